@@ -1,0 +1,292 @@
+"""The one training loop: CPU, one GPU, many GPUs, many nodes, through Accelerate.
+
+A system is trained by a task (recipes/tasks): it owns the model, the data and the loss; the engine owns the
+optimiser, the schedule, precision, averaging, checkpoints, logs and progress. A run is a folder:
+
+    outputs/NAME/metrics.jsonl     one line a log step and a validation
+    outputs/NAME/last.pt           everything needed to go on; written to a temporary file and renamed
+    outputs/NAME/model/            save_pretrained of the averaged model, after each validation
+
+Interrupting a run and starting the same command again continues it at the same batch with the same random
+state.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
+
+
+class Task(Protocol):
+    """What a system brings to the engine."""
+
+    model: nn.Module
+
+    def train_batches(self, epoch: int, rank: int, world: int) -> list:
+        """The plan of one epoch: cheap descriptions of batches, a function of seed and epoch only."""
+
+    def load(self, plan: object) -> dict[str, Tensor]:
+        """Make the tensors of one planned batch; random choices depend on the plan and the seed only."""
+
+    def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+        """Scalar loss and numbers worth logging; runs inside the forward pass of `LossModule`."""
+
+    def validate(self, model: nn.Module) -> dict[str, float]:
+        """Metrics on held-out data."""
+
+    def export(self, model: nn.Module, folder: Path) -> None:
+        """Write the model as its users load it."""
+
+
+class LossModule(nn.Module):
+    """The task's loss as a forward pass, so that wrappers for many GPUs and mixed precision see all of it."""
+
+    def __init__(self, task: Task):
+        super().__init__()
+        self.model = task.model
+        self._loss = task.loss
+
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+        return self._loss(self.model, batch)
+
+
+@dataclass
+class Optimisation:
+    """AdamW with warm-up, a constant stretch and linear decay to zero ("trapezoid") or a cosine."""
+
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.98)
+    clip: float = 1.0
+    warmup: int = 500  # steps
+    decay: float = 0.3  # share of the run over which the rate falls to `floor`
+    schedule: str = "trapezoid"  # or "cosine"
+    floor: float = 0.0  # share of the peak rate at the end
+
+    def rate(self, step: int, steps: int) -> float:
+        """Learning rate as a share of the peak."""
+        if step < self.warmup:
+            return (step + 1) / self.warmup
+        if self.schedule == "cosine":
+            progress = (step - self.warmup) / max(1, steps - self.warmup)
+            return self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+        left = (steps - step) / max(1.0, steps * self.decay)
+        return self.floor + (1 - self.floor) * max(0.0, min(1.0, left))
+
+
+@dataclass
+class TrainerConfig:
+    steps: int = 1000  # optimiser steps
+    accumulation: int = 1  # batches per optimiser step
+    precision: str = "no"  # "no", "bf16" or "fp16", as Accelerate names them
+    average: float = 0.999  # decay of the exponential moving average of the weights; 0 switches it off
+    log_every: int = 20
+    validate_every: int = 500
+    checkpoint_every: int = 500
+    seed: int = 0
+    threads: int | None = None  # torch threads on a CPU
+    progress: bool = True
+
+
+class Trainer:
+    """Runs a task for a number of optimiser steps; see the module docstring."""
+
+    def __init__(self, task: Task, config: TrainerConfig, optimisation: Optimisation, folder: str | Path):
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        self.task, self.config, self.optimisation = task, config, optimisation
+        self.folder = Path(folder)
+        self.accelerator = Accelerator(
+            mixed_precision=config.precision, cpu=not torch.cuda.is_available(),
+            gradient_accumulation_steps=config.accumulation,
+        )
+        self.step, self.epoch, self.position = 0, 0, 0
+        matrices = [p for p in task.model.parameters() if p.requires_grad and p.ndim > 1]
+        vectors = [p for p in task.model.parameters() if p.requires_grad and p.ndim <= 1]
+        optimiser = torch.optim.AdamW(
+            [{"params": matrices, "weight_decay": optimisation.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
+            lr=optimisation.learning_rate, betas=tuple(optimisation.betas), fused=True,
+        )
+        self.model, self.optimiser = self.accelerator.prepare(LossModule(task), optimiser)
+        self.average = None
+        if config.average:
+            average_fn = get_ema_multi_avg_fn(config.average)
+            self.average = AveragedModel(self._bare(), multi_avg_fn=average_fn, use_buffers=True)
+        self.writer = self._tensorboard()
+
+    # -- the loop ------------------------------------------------------------------------------------------
+
+    def fit(self) -> dict[str, float]:
+        """Train to the configured number of steps and return the last validation metrics."""
+        config = self.config
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._seed(config.seed)
+        if (self.folder / "last.pt").exists():
+            self._load_checkpoint()
+        self._say(f"seed {config.seed}, {self._describe()}, from step {self.step} to {config.steps}")
+        bar = tqdm(total=config.steps, initial=self.step, disable=not (config.progress and self._main()),
+                   unit="step", file=sys.stderr, mininterval=2.0)
+        metrics: dict[str, float] = {}
+        sums, started, seconds = {}, time.perf_counter(), 0.0
+        for batch in self._batches():
+            losses = self._train_step(batch)
+            seconds += float(batch.get("seconds", 0.0))
+            for key, value in losses.items():
+                sums.setdefault(key, []).append(value)
+            if not self.accelerator.sync_gradients:
+                continue
+            bar.update()
+            if self.step % config.log_every == 0:
+                elapsed = time.perf_counter() - started
+                logs = {key: float(np.mean(values)) for key, values in sums.items()}
+                logs |= {"rate": self.optimiser.param_groups[0]["lr"], "steps_per_second": config.log_every / elapsed}
+                if seconds:
+                    logs["speed"] = seconds * self.accelerator.num_processes / elapsed  # x real time
+                self._log("train", logs)
+                bar.set_postfix({k: f"{v:.3g}" for k, v in logs.items() if k in ("loss", "speed")})
+                sums, started, seconds = {}, time.perf_counter(), 0.0
+            last = self.step >= config.steps
+            if last or self.step % config.validate_every == 0:
+                metrics = self._validate()
+                started = time.perf_counter()
+            if last or self.step % config.checkpoint_every == 0:
+                self._save_checkpoint()
+            if last:
+                break
+        bar.close()
+        return metrics
+
+    def _batches(self) -> Iterator[dict[str, Tensor]]:
+        """Batches from the current epoch and position onwards."""
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        while self.step < self.config.steps:
+            plans = self.task.train_batches(self.epoch, rank, world)
+            if not plans:
+                raise ValueError("the data set gives no batch: it is empty, or every utterance is outside the length limits")
+            while self.position < len(plans):
+                plan = plans[self.position]
+                self.position += 1
+                yield self.task.load(plan)
+            self.epoch, self.position = self.epoch + 1, 0
+
+    def _train_step(self, batch: dict[str, Tensor]) -> dict[str, float]:
+        rate = self.optimisation.learning_rate * self.optimisation.rate(self.step, self.config.steps)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        batch = {k: v.to(self.accelerator.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+        self.model.train()
+        with self.accelerator.accumulate(self.model):
+            loss, logs = self.model(batch)
+            self.accelerator.backward(loss)
+            if self.accelerator.sync_gradients:
+                norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.optimisation.clip)
+                logs["gradient_norm"] = float(norm)
+                if not math.isfinite(logs["gradient_norm"]):
+                    # One bad batch must not end a run of days; it is counted in metrics.jsonl.
+                    self.optimiser.zero_grad()
+                    logs["skipped"] = 1.0
+            self.optimiser.step()
+            self.optimiser.zero_grad()
+        if self.accelerator.sync_gradients:
+            self.step += 1
+            if self.average is not None:
+                self.average.update_parameters(self._bare())
+        return {"loss": float(loss.detach()), **logs}
+
+    def _validate(self) -> dict[str, float]:
+        model = self.averaged()
+        model.eval()
+        metrics = {}
+        if self._main():
+            metrics = self.task.validate(model)
+            self._log("validation", metrics)
+            self._say("step " + str(self.step) + " " + " ".join(f"{k} {v:.4g}" for k, v in metrics.items()))
+            self.task.export(model, self.folder / "model")
+        self.accelerator.wait_for_everyone()
+        return metrics
+
+    def averaged(self) -> nn.Module:
+        """The averaged model, or the model itself where averaging is off."""
+        return self._bare() if self.average is None else self.average.module
+
+    # -- state ---------------------------------------------------------------------------------------------
+
+    def _save_checkpoint(self) -> None:
+        if self._main():
+            state = {
+                "model": self._bare().state_dict(),
+                "average": None if self.average is None else self.average.state_dict(),
+                "optimiser": self.optimiser.state_dict(),
+                "step": self.step, "epoch": self.epoch, "position": self.position,
+                "random": (random.getstate(), np.random.get_state(), torch.get_rng_state()),
+            }
+            partial = self.folder / "last.pt.part"
+            torch.save(state, partial)
+            os.replace(partial, self.folder / "last.pt")
+        self.accelerator.wait_for_everyone()
+
+    def _load_checkpoint(self) -> None:
+        state = torch.load(self.folder / "last.pt", map_location="cpu", weights_only=False)
+        self._bare().load_state_dict(state["model"])
+        if self.average is not None and state["average"] is not None:
+            self.average.load_state_dict(state["average"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.step, self.epoch, self.position = state["step"], state["epoch"], state["position"]
+        python, numpy, torch_state = state["random"]
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(torch_state)
+
+    def _seed(self, seed: int) -> None:
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed + self.accelerator.process_index)
+
+    # -- logs ----------------------------------------------------------------------------------------------
+
+    def _log(self, split: str, values: dict[str, float]) -> None:
+        if not self._main():
+            return
+        with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": self.step, "split": split, **{k: round(v, 6) for k, v in values.items()}}) + "\n")
+        if self.writer:
+            for key, value in values.items():
+                self.writer.add_scalar(f"{split}/{key}", value, self.step)
+
+    def _tensorboard(self):
+        if not self._main():
+            return None
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            return None
+        return SummaryWriter(self.folder / "tensorboard")
+
+    def _describe(self) -> str:
+        parameters = sum(p.numel() for p in self._bare().parameters())
+        return f"{parameters:,} parameters, {self.accelerator.num_processes} x {self.accelerator.device.type}"
+
+    def _say(self, message: str) -> None:
+        if self._main():
+            tqdm.write(message, file=sys.stderr)
+
+    def _main(self) -> bool:
+        return self.accelerator.is_main_process
+
+    def _bare(self) -> nn.Module:
+        return self.accelerator.unwrap_model(self.model).model

@@ -1,0 +1,89 @@
+"""Feature stores: log-mel features on disk, made once, read many times.
+
+A store is a folder of shards. Shard 00007 is `00007.npy`, float16 log-mel [frames, mel] of its utterances one
+after the other, and `00007.jsonl`, one line an utterance (id, text, speaker, source, offset, frames). The
+.jsonl is renamed into place last, so a shard either exists whole or not at all and a killed job loses at
+most the shard it was writing.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from asr.audio.features import FRAME_HOP, SAMPLING_RATE, normalise
+
+
+@dataclass(frozen=True)
+class Example:
+    """One training utterance; `frames` counts 10 ms frames, `copy` numbers its augmented copies."""
+
+    id: str
+    text: str
+    speaker: str
+    frames: int
+    offset: int = 0
+    shard: int = 0
+
+    @property
+    def seconds(self) -> float:
+        return self.frames * FRAME_HOP / SAMPLING_RATE
+
+
+def write_shard(folder: Path, shard: int, examples: list[dict], features: list[np.ndarray]) -> None:
+    """Write one shard; `examples` hold id, text and speaker, `features` float [frames, mel] in the same order."""
+    folder.mkdir(parents=True, exist_ok=True)
+    offset, lines = 0, []
+    for example, feature in zip(examples, features, strict=True):
+        lines.append(json.dumps({**example, "offset": offset, "frames": len(feature)}))
+        offset += len(feature)
+    array = np.concatenate(features).astype(np.float16)
+    for suffix, save in ((".npy", lambda f: np.save(f, array)), (".jsonl", lambda f: f.write("\n".join(lines).encode()))):
+        partial = folder / f"{shard:05d}{suffix}.part"
+        with open(partial, "wb") as file:
+            save(file)
+        partial.rename(folder / f"{shard:05d}{suffix}")
+
+
+def shard_exists(folder: Path, shard: int) -> bool:
+    return (folder / f"{shard:05d}.jsonl").exists()
+
+
+class FeatureStore:
+    """Read access to a store.
+
+    Args:
+        folder: where the shards lie.
+        max_shards: read only the first shards (all when None); a fixed number keeps a run repeatable while
+            another process is still adding shards.
+
+    Raises:
+        FileNotFoundError: the folder holds no finished shard.
+    """
+
+    def __init__(self, folder: str | Path, max_shards: int | None = None):
+        indices = sorted(Path(folder).glob("*.jsonl"))[:max_shards]
+        if not indices:
+            raise FileNotFoundError(f"no feature shards in {folder}: write them with python -m recipes.prepare")
+        self.folder = Path(folder)
+        self.examples: list[Example] = []
+        self._arrays = []
+        for number, index in enumerate(indices):
+            self._arrays.append(np.load(index.with_suffix(".npy"), mmap_mode="r"))
+            for line in index.read_text().splitlines():
+                fields = json.loads(line)
+                self.examples.append(Example(**fields, shard=number))
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def features(self, index: int) -> Tensor:
+        """Normalised log-mel [frames, mel] of one example."""
+        example = self.examples[index]
+        stored = self._arrays[example.shard][example.offset : example.offset + example.frames]
+        return normalise(torch.from_numpy(stored.astype(np.float32)))
