@@ -72,6 +72,10 @@ class Tokenizer:
         """Token ids of normalised text."""
         return self._backend.encode(text, add_special_tokens=False).ids
 
+    def encode_batch(self, texts: list[str]) -> list[list[int]]:
+        """Token ids of many texts, on all cores."""
+        return [encoding.ids for encoding in self._backend.encode_batch(texts, add_special_tokens=False)]
+
     def decode(self, ids: Iterable[int]) -> str:
         """Text of token ids; special tokens are skipped."""
         pieces = (self.pieces[i] for i in ids if i >= len(SPECIAL))

@@ -1,96 +1,48 @@
-"""Prepare training data: augmented log-mel features of recordings, and synthetic speech of text.
+"""Prepare training data. Every step can be killed and run again; it goes on where it stopped.
 
-    python -m recipes.prepare recorded  TABLE OUT --copies 10 --noise NOISE_TABLE
-    python -m recipes.prepare synthetic TEXT  OUT --hours 50 --voices flite --noise NOISE_TABLE
+    python -m recipes.prepare librispeech FOLDER --parts dev-clean train-clean-100
+    python -m recipes.prepare tokenizer TEXT tokenizer256.json --vocabulary 256
+    python -m recipes.prepare ngram     TEXT ngram.npz --tokenizer tokenizer256.json
+    python -m recipes.prepare recorded  TABLE OUT --copies 12 --noise NOISE_TABLE
+    python -m recipes.prepare synthetic TEXT  OUT --hours 40 --voices flite --noise NOISE_TABLE
 
-Both write feature stores (see recipes/store.py) shard by shard. Every shard depends on the seed and its own
-number only, so a killed run continues where it stopped, and several machines can share the work with
-`--shard_index I --shard_count N`.
+`recorded` and `synthetic` write feature stores (recipes/store.py) shard by shard. A shard depends on the seed
+and its own number only, so several machines can share the work with --shard_index I --shard_count N.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import lzma
 import multiprocessing
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 SHARD_UTTERANCES = 500
+SECONDS_PER_CHARACTER = 0.065  # read English; measured on espeak-ng and flite at their own tempo
+_noises: list = []  # of this worker process
 
 
-@dataclass(frozen=True)
-class Recording:
-    id: str
-    path: Path
-    speaker: str
-    text: str
-
-
-def read_table(table: str | Path) -> list[Recording]:
-    """Recordings of a tab-separated table with a header and columns id, path, text (speaker is optional).
-
-    Paths are relative to the table's folder or, failing that, to the folder above it.
-
-    Raises:
-        ValueError: a column is missing.
-    """
-    table = Path(table)
-    with open(table, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-    for column in ("id", "path", "text"):
-        if rows and column not in rows[0]:
-            raise ValueError(f"{table} has columns {list(rows[0])}: it needs a tab-separated column '{column}'")
-    root = next((r for r in (table.parent, table.parent.parent) if rows and (r / rows[0]["path"]).exists()), table.parent)
-    return [Recording(r["id"], root / r["path"], r.get("speaker") or r["id"], r["text"]) for r in rows]
-
-
-def read_noises(table: str | Path | None, split: str = "train") -> list:
-    """Noise waves at 16 kHz listed in a table with columns path, split and kind (rows of kind "noise")."""
-    from asr.audio.io import load_audio
-
-    if table is None:
-        return []
-    with open(table, newline="", encoding="utf-8") as file:
-        rows = [r for r in csv.DictReader(file, delimiter="\t") if r["kind"] == "noise" and r["split"] == split]
-    return [load_audio(Path(table).parent / r["path"]) for r in rows]
-
-
-def read_sentences(path: str | Path) -> list[str]:
-    """Sentences of a text file, one a line; .xz is read as it is."""
-    opener = lzma.open if str(path).endswith(".xz") else open
-    with opener(path, "rt", encoding="utf-8") as file:
-        return [line.strip() for line in file if line.strip()]
-
-
-def features_of(wave, rng, warp: tuple[float, float]):
-    """Float16-ready log-mel [frames, mel] of a wave under a drawn vocal-tract warp."""
-    import torch
-
-    from asr.audio.features import log_mel
-
-    return log_mel(torch.from_numpy(wave), warp=round(float(rng.uniform(*warp)), 2)).numpy()
-
-
-def recorded_shard(shard: int, recordings: list[Recording], copies: int, strength: float, seed: int, out: Path) -> None:
+def recorded_shard(shard: int, recordings: list, copies: int, strength: float, seed: int, out: Path) -> None:
     """Write one shard of augmented recordings; copy 0 of each recording is left as it is."""
+    from asr.audio import AudioError
     from asr.audio.augment import recorded_speech_chain, seeded
-    from asr.audio.io import load_audio
     from recipes.store import write_shard
 
-    chain, examples, features = recorded_speech_chain(_worker_noises(), strength), [], []
+    chain, examples, features = recorded_speech_chain(_noises, strength), [], []
     first = shard * SHARD_UTTERANCES
     for number in range(first, min(first + SHARD_UTTERANCES, len(recordings) * copies)):
         copy, index = divmod(number, len(recordings))
         rng, recording = seeded(seed, number), recordings[index]
-        wave = load_audio(recording.path)
+        try:
+            wave = recording.wave()
+        except AudioError as error:
+            print(f"left out: {error}", file=sys.stderr)
+            continue
         if copy:
             wave = chain(wave, rng)
-        features.append(features_of(wave, rng, (0.88, 1.12) if copy else (1.0, 1.0)))
+        features.append(_features(wave, rng, (0.88, 1.12) if copy else (1.0, 1.0)))
         examples.append({"id": f"{recording.id}#{copy}", "text": recording.text, "speaker": recording.speaker})
     write_shard(out, shard, examples, features)
 
@@ -103,8 +55,8 @@ def synthetic_shard(shard: int, sentences: list[str], families: tuple[str, ...],
 
     tts = CommandTTS(families, workers=1)
     by_family = [[v for v in tts.voices() if v.family == family] for family in families]
-    chain, rng = recorded_speech_chain(_worker_noises(), strength), seeded(seed, shard)
-    chosen = rng.choice(len(sentences), SHARD_UTTERANCES, replace=False)
+    chain, rng = recorded_speech_chain(_noises, strength), seeded(seed, shard)
+    chosen = rng.choice(len(sentences), min(SHARD_UTTERANCES, len(sentences)), replace=False)
     utterances = []
     for index in chosen:
         voices = by_family[rng.integers(len(by_family))]
@@ -112,20 +64,24 @@ def synthetic_shard(shard: int, sentences: list[str], families: tuple[str, ...],
         utterances.append(Utterance(sentences[index], voice, rng.uniform(0.8, 1.2), rng.uniform(0.75, 1.3)))
     waves = tts.synthesize(utterances)
     kept = [(i, u, w) for i, u, w in zip(chosen, utterances, waves, strict=True) if w is not None]
-    features = [features_of(chain(wave, rng), rng, (0.84, 1.18)) for _, _, wave in kept]
+    features = [_features(chain(wave, rng), rng, (0.84, 1.18)) for _, _, wave in kept]
     examples = [{"id": f"tts-{shard}-{i}", "text": u.text, "speaker": str(u.voice)} for i, u, _ in kept]
     write_shard(out, shard, examples, features)
 
 
-_noises: list = []
+def _features(wave, rng, warp: tuple[float, float]):
+    """Log-mel [frames, mel] of a wave under a drawn vocal-tract warp."""
+    import torch
 
+    from asr.audio.features import log_mel
 
-def _worker_noises() -> list:
-    return _noises
+    return log_mel(torch.from_numpy(wave), warp=round(float(rng.uniform(*warp)), 2)).numpy()
 
 
 def _start_worker(noise_table: str | None) -> None:
     import torch
+
+    from recipes.corpora import read_noises
 
     torch.set_num_threads(1)
     _noises.extend(read_noises(noise_table))
@@ -144,13 +100,98 @@ def run_shards(job: Callable[[int], None], shards: Iterable[int], out: Path, wor
             pass
 
 
-def main(argv: list[str] | None = None) -> int:
+# -- commands ----------------------------------------------------------------------------------------------
+
+
+def librispeech(args: argparse.Namespace) -> None:
+    from recipes.corpora import prepare_librispeech
+
+    prepare_librispeech(args.folder, args.parts)
+
+
+def tokenizer(args: argparse.Namespace) -> None:
+    from asr.tokenizer import Tokenizer
+    from recipes.corpora import read_sentences
+
+    trained = Tokenizer.train(read_sentences(args.text), args.vocabulary)
+    args.out.write_text(trained.definition, encoding="utf-8")
+
+
+def ngram(args: argparse.Namespace) -> None:
+    from asr.ngram import NGram
+    from asr.tokenizer import Tokenizer
+    from recipes.corpora import read_sentences
+
+    tokenizer = Tokenizer.load(args.tokenizer)
+    sentences = tokenizer.encode_batch(read_sentences(args.text))
+    lm = NGram.estimate(sentences, len(tokenizer), tokenizer.end_id, len(args.min_counts), tuple(args.min_counts))
+    lm.save(args.out)
+    print(f"n-grams of each order: {[len(keys) for keys in lm.keys]}", file=sys.stderr)
+
+
+def recorded(args: argparse.Namespace) -> None:
+    from recipes.corpora import read_table
+
+    recordings = read_table(args.table)
+    shards = -(-len(recordings) * args.copies // SHARD_UTTERANCES)
+    job = partial(recorded_shard, recordings=recordings, copies=args.copies, strength=args.strength,
+                  seed=args.seed, out=args.out)
+    run_shards(job, range(args.shard_index, shards, args.shard_count), args.out, args.workers, args.noise)
+
+
+def synthetic(args: argparse.Namespace) -> None:
+    from dlm.tts import CommandTTS
+    from recipes.corpora import read_sentences
+
+    families = tuple(args.voices.split(","))
+    installed = {voice.family for voice in CommandTTS(families).voices()}
+    if missing := sorted(set(families) - installed):
+        raise ValueError(f"voices {missing} are not installed: install their programs (espeak-ng, flite, festival) or leave them out")
+    sentences = [s for s in read_sentences(args.text) if len(s) <= args.max_characters]
+    mean_seconds = SECONDS_PER_CHARACTER * sum(map(len, sentences)) / len(sentences)
+    shards = max(1, round(args.hours * 3600 / mean_seconds / SHARD_UTTERANCES))
+    job = partial(synthetic_shard, sentences=sentences, families=families, strength=args.strength,
+                  seed=args.seed, out=args.out)
+    run_shards(job, range(args.shard_index, shards, args.shard_count), args.out, args.workers, args.noise)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    from recipes.corpora import LIBRISPEECH_PARTS
+
     parser = argparse.ArgumentParser(prog="python -m recipes.prepare", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, source in (("recorded", "table with columns id, path, text"), ("synthetic", "text file, a sentence a line")):
-        command = commands.add_parser(name)
-        command.add_argument("source", help=source)
+
+    command = commands.add_parser("librispeech", help="download LibriSpeech and write a table for each part")
+    command.add_argument("folder", type=Path)
+    command.add_argument("--parts", nargs="+", choices=LIBRISPEECH_PARTS, default=list(LIBRISPEECH_PARTS))
+    command.set_defaults(run=librispeech)
+
+    command = commands.add_parser("tokenizer", help="learn a sub-word vocabulary")
+    command.add_argument("text", help="normalised sentences, one a line (.xz is read too)")
+    command.add_argument("out", type=Path)
+    command.add_argument("--vocabulary", type=int, default=256, help="units, four special ones included")
+    command.set_defaults(run=tokenizer)
+
+    command = commands.add_parser("ngram", help="estimate the n-gram language model of the beam search")
+    command.add_argument("text", help="normalised sentences, one a line (.xz is read too)")
+    command.add_argument("out", type=Path)
+    command.add_argument("--tokenizer", required=True)
+    command.add_argument("--min_counts", type=int, nargs="+", default=[1, 1, 1, 2, 2],
+                         help="for each order, how often an n-gram must be seen to be kept")
+    command.set_defaults(run=ngram)
+
+    for name, help_text, run in (("recorded", "features of recordings, augmented", recorded),
+                                 ("synthetic", "features of synthetic speech", synthetic)):
+        command = commands.add_parser(name, help=help_text)
+        if name == "recorded":
+            command.add_argument("table", help="columns id, path, text[, speaker]; or a lhotse cut manifest")
+            command.add_argument("--copies", type=int, default=10, help="augmented copies of each recording")
+        else:
+            command.add_argument("text", help="normalised sentences, one a line (.xz is read too)")
+            command.add_argument("--hours", type=float, default=10.0, help="about how much speech to make")
+            command.add_argument("--voices", default="espeak,flite", help="TTS families, comma-separated")
+            command.add_argument("--max_characters", type=int, default=200, help="leave longer sentences out")
         command.add_argument("out", type=Path, help="folder of the feature store")
         command.add_argument("--noise", help="table with columns path, split, kind: recordings of noise to mix in")
         command.add_argument("--strength", type=float, default=1.0, help="augmentation strength (0 none, 1 default)")
@@ -158,26 +199,20 @@ def main(argv: list[str] | None = None) -> int:
         command.add_argument("--seed", type=int, default=0)
         command.add_argument("--shard_index", type=int, default=0, help="this machine's number, from 0")
         command.add_argument("--shard_count", type=int, default=1, help="number of machines")
-        if name == "recorded":
-            command.add_argument("--copies", type=int, default=10, help="augmented copies of each recording")
-        else:
-            command.add_argument("--hours", type=float, default=10.0, help="about how much speech to make")
-            command.add_argument("--voices", default="espeak,flite", help="TTS families, comma-separated")
-            command.add_argument("--max_characters", type=int, default=200, help="leave longer sentences out")
-    args = parser.parse_args(argv)
+        command.set_defaults(run=run)
+    return parser
 
-    if args.command == "recorded":
-        recordings = read_table(args.source)
-        shards = -(-len(recordings) * args.copies // SHARD_UTTERANCES)
-        job = partial(recorded_shard, recordings=recordings, copies=args.copies, strength=args.strength,
-                      seed=args.seed, out=args.out)
-    else:
-        sentences = [s for s in read_sentences(args.source) if len(s) <= args.max_characters]
-        mean_seconds = 0.065 * sum(map(len, sentences)) / len(sentences)  # about 15 characters a second
-        shards = round(args.hours * 3600 / mean_seconds / SHARD_UTTERANCES)
-        job = partial(synthetic_shard, sentences=sentences, families=tuple(args.voices.split(",")),
-                      strength=args.strength, seed=args.seed, out=args.out)
-    run_shards(job, range(args.shard_index, shards, args.shard_count), args.out, args.workers, args.noise)
+
+def main(argv: list[str] | None = None) -> int:
+    parser = make_parser()
+    args = parser.parse_args(argv)
+    try:
+        args.run(args)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last finished shard", file=sys.stderr)
+        return 130
     return 0
 
 
