@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from pathlib import Path
 
@@ -27,14 +28,24 @@ class CTCModel(nn.Module, PyTorchModelHubMixin):
     Args:
         encoder: fields of `EncoderConfig`.
         tokenizer: JSON definition of the vocabulary.
+        calibration: slope and offset that turn raw word scores into confidences (`asr.timing.calibrated`),
+            for each decoder; fitted by `python -m recipes.calibrate`.
+        beam: fields of `asr.decoding.BeamOptions` tuned for this model and its language model.
     """
 
     hop_seconds = FRAME_HOP * SUBSAMPLING / SAMPLING_RATE
 
-    def __init__(self, encoder: dict, tokenizer: str):
+    def __init__(
+        self,
+        encoder: dict,
+        tokenizer: str,
+        calibration: dict[str, tuple[float, float]] | None = None,
+        beam: dict[str, float] | None = None,
+    ):
         super().__init__()
         config = EncoderConfig(**{**encoder, "layers": tuple(encoder.get("layers", EncoderConfig.layers))})
         self.tokenizer = Tokenizer(tokenizer)
+        self.calibration, self.beam = calibration or {}, beam or {}
         self.log_mel = LogMel(config.num_mels)
         self.encoder = Encoder(config)
         self.head = nn.Linear(config.width, len(self.tokenizer))
@@ -49,8 +60,12 @@ class CTCModel(nn.Module, PyTorchModelHubMixin):
         """Load from a folder or a Hub id; None loads the compact model that ships in the package."""
         return super().from_pretrained(str(name or COMPACT), **kwargs)
 
+    def save_half(self, folder: str | Path) -> None:
+        """`save_pretrained` with the weights in half precision; loading restores float32."""
+        copy.deepcopy(self).half().save_pretrained(folder)
+
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """features [batch, frames, mel], lengths [batch] -> log-probabilities [batch, frames', vocabulary], lengths'."""
+        """features [batch, frames, mel], lengths [batch] -> log-probabilities [batch, frames', vocabulary], lengths."""
         hidden, _, lengths = self.encoder(features, lengths)
         return self.log_probabilities(hidden), lengths
 

@@ -61,7 +61,18 @@ class _Prefix:
     """A node in the tree of prefixes: its last token, its language-model context and score, and its two
     forward log-probabilities, of the paths that end in blank and of those that end in the last token."""
 
-    __slots__ = ("parent", "token", "children", "context", "prior", "blank", "label", "new_blank", "new_label", "touched")
+    __slots__ = (
+        "parent",
+        "token",
+        "children",
+        "context",
+        "prior",
+        "blank",
+        "label",
+        "new_blank",
+        "new_label",
+        "touched",
+    )
 
     def __init__(self, parent: _Prefix | None, token: int, context: tuple[int, ...], prior: float):
         self.parent, self.token, self.context, self.prior = parent, token, context, prior

@@ -125,8 +125,11 @@ class Convolution(nn.Module):
 class FeedForward(nn.Sequential):
     def __init__(self, config: EncoderConfig):
         super().__init__(
-            nn.LayerNorm(config.width), nn.Linear(config.width, config.feed_forward), nn.SiLU(),
-            ChannelDropout(config.dropout), nn.Linear(config.feed_forward, config.width),
+            nn.LayerNorm(config.width),
+            nn.Linear(config.width, config.feed_forward),
+            nn.SiLU(),
+            ChannelDropout(config.dropout),
+            nn.Linear(config.feed_forward, config.width),
         )
 
 

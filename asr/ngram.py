@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-COMPACT = Path(__file__).parent / "weights" / "ngram_compact.npz"
 LOG_STEP = 12.0 / 255  # log-probabilities are stored in 256 steps down to -12
+COMPACT = Path(__file__).parent / "weights" / "ctc_compact" / "ngram.npz"
 PROTECTED = 1e-12
 
 
@@ -30,8 +30,14 @@ class NGram:
         end_id: the token that opens and closes a sentence.
     """
 
-    def __init__(self, keys: list[np.ndarray], log_probabilities: list[np.ndarray], log_backoffs: list[np.ndarray],
-                 vocabulary: int, end_id: int):
+    def __init__(
+        self,
+        keys: list[np.ndarray],
+        log_probabilities: list[np.ndarray],
+        log_backoffs: list[np.ndarray],
+        vocabulary: int,
+        end_id: int,
+    ):
         self.keys, self.log_probabilities, self.log_backoffs = keys, log_probabilities, log_backoffs
         self.vocabulary, self.end_id = vocabulary, end_id
         self.bits = _bits(vocabulary)
@@ -44,8 +50,14 @@ class NGram:
     # -- estimation ----------------------------------------------------------------------------------------
 
     @classmethod
-    def estimate(cls, sentences: Iterable[list[int]], vocabulary: int, end_id: int, order: int = 6,
-                 min_counts: tuple[int, ...] = (1, 1, 1, 2, 3, 3)) -> NGram:
+    def estimate(
+        cls,
+        sentences: Iterable[list[int]],
+        vocabulary: int,
+        end_id: int,
+        order: int = 6,
+        min_counts: tuple[int, ...] = (1, 1, 1, 2, 3, 3),
+    ) -> NGram:
         """Estimate from token sequences.
 
         Args:
@@ -60,8 +72,12 @@ class NGram:
         """
         bits = _bits(vocabulary)
         if order * bits > 63:
-            raise ValueError(f"order {order} of {vocabulary} tokens needs {order * bits} bits: at most 63 fit, lower the order")
-        stream = np.concatenate([np.array([end_id, *s, end_id], dtype=np.uint64) for s in sentences] or [np.zeros(0, np.uint64)])
+            raise ValueError(
+                f"order {order} of {vocabulary} tokens needs {order * bits} bits: at most 63 fit, lower the order"
+            )
+        stream = np.concatenate(
+            [np.array([end_id, *s, end_id], dtype=np.uint64) for s in sentences] or [np.zeros(0, np.uint64)]
+        )
         if not len(stream):
             raise ValueError("no sentences to estimate an n-gram model from: give at least one")
         counts = [_count(stream, n, bits, end_id) for n in range(1, order + 1)]
@@ -80,7 +96,11 @@ class NGram:
         totals = np.add.reduceat(counts, start).astype(np.float64)
         discount = _discounts(counts)[np.minimum(counts, 3)]
         freed = np.add.reduceat(discount, start) / totals
-        lower = self._score(n - 1, keys & np.uint64((1 << (self.bits * (n - 1))) - 1)) if n > 1 else np.full(len(keys), 1 / self.vocabulary)
+        lower = (
+            self._score(n - 1, keys & np.uint64((1 << (self.bits * (n - 1))) - 1))
+            if n > 1
+            else np.full(len(keys), 1 / self.vocabulary)
+        )
         probability = (counts - discount) / totals[owner] + freed[owner] * lower
 
         keep = counts >= min_count
@@ -125,7 +145,7 @@ class NGram:
     def _distribution(self, context: tuple[int, ...]) -> np.ndarray:
         """Log-probabilities [vocabulary] of the token after `context` (only its last order - 1 tokens count)."""
         result = self.log_probabilities[0].copy()
-        context = context[-(self.order - 1):] if self.order > 1 else ()
+        context = context[-(self.order - 1) :] if self.order > 1 else ()
         for n in range(1, len(context) + 1):
             key = 0
             for token in context[-n:]:
@@ -133,7 +153,9 @@ class NGram:
             at = np.searchsorted(self.keys[n - 1], np.uint64(key))
             if at == len(self.keys[n - 1]) or int(self.keys[n - 1][at]) != key:
                 break  # an unseen context has no longer one either
-            first, last = np.searchsorted(self.keys[n], np.array([key << self.bits, (key + 1) << self.bits], dtype=np.uint64))
+            first, last = np.searchsorted(
+                self.keys[n], np.array([key << self.bits, (key + 1) << self.bits], dtype=np.uint64)
+            )
             result += self.log_backoffs[n - 1][at]
             tokens = (self.keys[n][first:last] & np.uint64((1 << self.bits) - 1)).astype(np.int64)
             result[tokens] = self.log_probabilities[n][first:last]
@@ -150,7 +172,7 @@ class NGram:
             context = self.start()
             for token in [*sentence, self.end_id]:
                 total += float(self.distribution(context)[token])
-                context = (*context, token)[-(self.order - 1):]
+                context = (*context, token)[-(self.order - 1) :]
                 number += 1
         return float(np.exp(-total / number))
 
@@ -158,7 +180,11 @@ class NGram:
 
     def save(self, path: str | Path) -> None:
         """Write a compressed .npz with log-probabilities in 8 bits."""
-        arrays = {"vocabulary": np.array(self.vocabulary), "end_id": np.array(self.end_id), "order": np.array(self.order)}
+        arrays = {
+            "vocabulary": np.array(self.vocabulary),
+            "end_id": np.array(self.end_id),
+            "order": np.array(self.order),
+        }
         for n, keys in enumerate(self.keys, start=1):
             for place in range(n):  # one column a position: sorted columns compress well
                 column = keys >> np.uint64(self.bits * (n - 1 - place)) & np.uint64((1 << self.bits) - 1)

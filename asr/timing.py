@@ -35,7 +35,10 @@ def align_tokens(log_probabilities: Tensor, tokens: list[int]) -> list[tuple[int
 
 
 def align_words(
-    log_probabilities: Tensor, tokens: list[int], tokenizer, hop_seconds: float,
+    log_probabilities: Tensor,
+    tokens: list[int],
+    tokenizer,
+    hop_seconds: float,
     calibration: tuple[float, float] = (1.0, 0.0),
 ) -> list[Word]:
     """Words of a tokenised text with start, end (seconds) and confidence.
@@ -96,6 +99,7 @@ def calibration_error(confidence: Tensor, correct: Tensor, bins: int = 10) -> fl
     order = confidence.argsort()
     gaps = [
         len(part) * abs(float(confidence[part].mean() - correct[part].float().mean()))
-        for part in torch.tensor_split(order, bins) if len(part)
+        for part in torch.tensor_split(order, bins)
+        if len(part)
     ]
     return sum(gaps) / max(1, len(confidence))

@@ -50,8 +50,11 @@ class Tokenizer:
         backend.pre_tokenizer = pre_tokenizers.Metaspace(replacement=WORD_MARK)
         alphabet = list("'abcdefghijklmnopqrstuvwxyz") + [WORD_MARK]
         trainer = trainers.BpeTrainer(
-            vocab_size=vocabulary, special_tokens=list(SPECIAL), initial_alphabet=alphabet,
-            limit_alphabet=len(alphabet), show_progress=False,
+            vocab_size=vocabulary,
+            special_tokens=list(SPECIAL),
+            initial_alphabet=alphabet,
+            limit_alphabet=len(alphabet),
+            show_progress=False,
         )
         backend.train_from_iterator(sentences, trainer)
         return cls(backend.to_str())

@@ -37,8 +37,14 @@ def draw(source: Source, hours: float, limits: tuple[float, float], rng: np.rand
 
 
 def plan_epoch(
-    sources: Sequence[Source], hours: float, batch_seconds: float, limits: tuple[float, float], seed: int, epoch: int,
-    rank: int = 0, world: int = 1,
+    sources: Sequence[Source],
+    hours: float,
+    batch_seconds: float,
+    limits: tuple[float, float],
+    seed: int,
+    epoch: int,
+    rank: int = 0,
+    world: int = 1,
 ) -> list[Batch]:
     """Batches of one epoch for one process.
 

@@ -1,7 +1,7 @@
 """Benchmarks: systems side by side in one run, on this machine.
 
-    python -m recipes.benchmark                    # the list
-    python -m recipes.benchmark asr_peers --help
+python -m recipes.benchmark                    # the list
+python -m recipes.benchmark asr_peers --help
 """
 
 from __future__ import annotations

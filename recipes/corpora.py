@@ -15,7 +15,13 @@ from pathlib import Path
 import numpy as np
 
 LIBRISPEECH_PARTS = (
-    "train-clean-100", "train-clean-360", "train-other-500", "dev-clean", "dev-other", "test-clean", "test-other",
+    "train-clean-100",
+    "train-clean-360",
+    "train-other-500",
+    "dev-clean",
+    "dev-other",
+    "test-clean",
+    "test-other",
 )
 
 
@@ -84,10 +90,18 @@ def _read_lhotse(manifest: Path) -> list[Recording]:
     try:
         from lhotse import load_manifest_lazy
     except ImportError:
-        raise ValueError(f"{manifest} is a lhotse manifest: install lhotse (pip install lhotse) or give a .tsv table") from None
+        raise ValueError(
+            f"{manifest} is a lhotse manifest: install lhotse (pip install lhotse) or give a .tsv table"
+        ) from None
     return [
-        Recording(cut.id, Path(cut.recording.sources[0].source), cut.supervisions[0].speaker or cut.id,
-                  cut.supervisions[0].text, cut.start, cut.duration)
+        Recording(
+            cut.id,
+            Path(cut.recording.sources[0].source),
+            cut.supervisions[0].speaker or cut.id,
+            cut.supervisions[0].text,
+            cut.start,
+            cut.duration,
+        )
         for cut in load_manifest_lazy(manifest)
     ]
 

@@ -80,8 +80,10 @@ def print_recognition(result: dict) -> None:
     print(f"{result['utterances']} utterances")
     for score in result["scores"]:
         low, high = score["interval"]
-        print(f"normaliser {score['normaliser']}: WER {score['wer']:.2%} ({low:.2%}-{high:.2%})  CER {score['cer']:.2%}  "
-              f"substitutions {score['substitutions']} insertions {score['insertions']} deletions {score['deletions']}")
+        print(
+            f"normaliser {score['normaliser']}: WER {score['wer']:.2%} ({low:.2%}-{high:.2%})  CER {score['cer']:.2%}  "
+            f"substitutions {score['substitutions']} insertions {score['insertions']} deletions {score['deletions']}"
+        )
     for speaker, row in result["speakers"].items():
         print(f"speaker {speaker}: {row['utterances']} utterances, WER {row['wer']:.2%}")
 

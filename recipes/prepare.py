@@ -47,7 +47,9 @@ def recorded_shard(shard: int, recordings: list, copies: int, strength: float, s
     write_shard(out, shard, examples, features)
 
 
-def synthetic_shard(shard: int, sentences: list[str], families: tuple[str, ...], strength: float, seed: int, out: Path) -> None:
+def synthetic_shard(
+    shard: int, sentences: list[str], families: tuple[str, ...], strength: float, seed: int, out: Path
+) -> None:
     """Write one shard of spoken sentences in drawn voices, rates, pitches and vocal tracts."""
     from asr.audio.augment import recorded_speech_chain, seeded
     from dlm.tts import CommandTTS, Utterance
@@ -87,7 +89,9 @@ def _start_worker(noise_table: str | None) -> None:
     _noises.extend(read_noises(noise_table))
 
 
-def run_shards(job: Callable[[int], None], shards: Iterable[int], out: Path, workers: int, noise_table: str | None) -> None:
+def run_shards(
+    job: Callable[[int], None], shards: Iterable[int], out: Path, workers: int, noise_table: str | None
+) -> None:
     """Run the missing shards in worker processes, with a progress bar on stderr."""
     from tqdm import tqdm
 
@@ -134,8 +138,9 @@ def recorded(args: argparse.Namespace) -> None:
 
     recordings = read_table(args.table)
     shards = -(-len(recordings) * args.copies // SHARD_UTTERANCES)
-    job = partial(recorded_shard, recordings=recordings, copies=args.copies, strength=args.strength,
-                  seed=args.seed, out=args.out)
+    job = partial(
+        recorded_shard, recordings=recordings, copies=args.copies, strength=args.strength, seed=args.seed, out=args.out
+    )
     run_shards(job, range(args.shard_index, shards, args.shard_count), args.out, args.workers, args.noise)
 
 
@@ -146,20 +151,24 @@ def synthetic(args: argparse.Namespace) -> None:
     families = tuple(args.voices.split(","))
     installed = {voice.family for voice in CommandTTS(families).voices()}
     if missing := sorted(set(families) - installed):
-        raise ValueError(f"voices {missing} are not installed: install their programs (espeak-ng, flite, festival) or leave them out")
+        raise ValueError(
+            f"voices {missing} are not installed: install their programs (espeak-ng, flite, festival) or leave them out"
+        )
     sentences = [s for s in read_sentences(args.text) if len(s) <= args.max_characters]
     mean_seconds = SECONDS_PER_CHARACTER * sum(map(len, sentences)) / len(sentences)
     shards = max(1, round(args.hours * 3600 / mean_seconds / SHARD_UTTERANCES))
-    job = partial(synthetic_shard, sentences=sentences, families=families, strength=args.strength,
-                  seed=args.seed, out=args.out)
+    job = partial(
+        synthetic_shard, sentences=sentences, families=families, strength=args.strength, seed=args.seed, out=args.out
+    )
     run_shards(job, range(args.shard_index, shards, args.shard_count), args.out, args.workers, args.noise)
 
 
 def make_parser() -> argparse.ArgumentParser:
     from recipes.corpora import LIBRISPEECH_PARTS
 
-    parser = argparse.ArgumentParser(prog="python -m recipes.prepare", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m recipes.prepare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True)
 
     command = commands.add_parser("librispeech", help="download LibriSpeech and write a table for each part")
@@ -177,12 +186,19 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument("text", help="normalised sentences, one a line (.xz is read too)")
     command.add_argument("out", type=Path)
     command.add_argument("--tokenizer", required=True)
-    command.add_argument("--min_counts", type=int, nargs="+", default=[1, 1, 1, 2, 2],
-                         help="for each order, how often an n-gram must be seen to be kept")
+    command.add_argument(
+        "--min_counts",
+        type=int,
+        nargs="+",
+        default=[1, 1, 1, 2, 2],
+        help="for each order, how often an n-gram must be seen to be kept",
+    )
     command.set_defaults(run=ngram)
 
-    for name, help_text, run in (("recorded", "features of recordings, augmented", recorded),
-                                 ("synthetic", "features of synthetic speech", synthetic)):
+    for name, help_text, run in (
+        ("recorded", "features of recordings, augmented", recorded),
+        ("synthetic", "features of synthetic speech", synthetic),
+    ):
         command = commands.add_parser(name, help=help_text)
         if name == "recorded":
             command.add_argument("table", help="columns id, path, text[, speaker]; or a lhotse cut manifest")

@@ -43,7 +43,10 @@ def write_shard(folder: Path, shard: int, examples: list[dict], features: list[n
         lines.append(json.dumps({**example, "offset": offset, "frames": len(feature)}))
         offset += len(feature)
     array = np.concatenate(features).astype(np.float16)
-    for suffix, save in ((".npy", lambda f: np.save(f, array)), (".jsonl", lambda f: f.write("\n".join(lines).encode()))):
+    for suffix, save in (
+        (".npy", lambda f: np.save(f, array)),
+        (".jsonl", lambda f: f.write("\n".join(lines).encode())),
+    ):
         partial = folder / f"{shard:05d}{suffix}.part"
         with open(partial, "wb") as file:
             save(file)

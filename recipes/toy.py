@@ -47,13 +47,20 @@ def write_store(folder: Path, utterances: int, seed: int) -> None:
     write_shard(folder, 0, examples, features)
 
 
-def toy_task(folder: str, encoder: EncoderConfig, utterances: int = 400, batch_seconds: float = 20.0, seed: int = 0) -> CTCTask:
+def toy_task(
+    folder: str, encoder: EncoderConfig, utterances: int = 400, batch_seconds: float = 20.0, seed: int = 0
+) -> CTCTask:
     """A CTC task on the toy language; its data is written under `folder` first."""
     root = Path(folder)
     write_store(root / "train", utterances, seed)
     write_store(root / "validation", 40, seed + 1)
     tokenizer = root / "tokenizer.json"
     tokenizer.write_text(Tokenizer.train(sentences(200, seeded(seed)), 40).definition, encoding="utf-8")
-    data = CTCData(stores=[Share(str(root / "train"))], validation=str(root / "validation"),
-                   batch_seconds=batch_seconds, epoch_hours=utterances / 3600, shortest=0.1)
+    data = CTCData(
+        stores=[Share(str(root / "train"))],
+        validation=str(root / "validation"),
+        batch_seconds=batch_seconds,
+        epoch_hours=utterances / 3600,
+        shortest=0.1,
+    )
     return CTCTask(encoder, str(tokenizer), data, seed=seed)

@@ -110,7 +110,9 @@ class Noise:
 
 
 def random_room_response(
-    rng: np.random.Generator, rt60: tuple[float, float] = (0.1, 0.6), direct_to_reverb_db: tuple[float, float] = (-2, 15)
+    rng: np.random.Generator,
+    rt60: tuple[float, float] = (0.1, 0.6),
+    direct_to_reverb_db: tuple[float, float] = (-2, 15),
 ) -> np.ndarray:
     """A simulated room response [samples] whose first sample is the direct path with gain 1.
 
@@ -169,7 +171,11 @@ class Codec:
         container, subtype = self.formats[rng.integers(len(self.formats))]
         buffer = io.BytesIO()
         soundfile.write(
-            buffer, wave, SAMPLING_RATE, format=container, subtype=subtype,
+            buffer,
+            wave,
+            SAMPLING_RATE,
+            format=container,
+            subtype=subtype,
             compression_level=float(rng.uniform(*self.strength)),
         )
         buffer.seek(0)
@@ -235,14 +241,16 @@ def recorded_speech_chain(noises: Sequence[np.ndarray] = (), strength: float = 1
         noises: noise recordings [samples] at 16 kHz.
         strength: 0 switches everything but speed off, 1 is the default probability of each step.
     """
-    return Chain([
-        Speed((0.88, 0.94, 1.0, 1.06, 1.12)),
-        Sometimes(Room(), 0.35 * strength),
-        Sometimes(Noise(noises), 0.5 * strength),
-        Sometimes(BandLimit(), 0.15 * strength),
-        Sometimes(Clip(), 0.05 * strength),
-        Sometimes(Codec(), 0.1 * strength),
-    ])
+    return Chain(
+        [
+            Speed((0.88, 0.94, 1.0, 1.06, 1.12)),
+            Sometimes(Room(), 0.35 * strength),
+            Sometimes(Noise(noises), 0.5 * strength),
+            Sometimes(BandLimit(), 0.15 * strength),
+            Sometimes(Clip(), 0.05 * strength),
+            Sometimes(Codec(), 0.1 * strength),
+        ]
+    )
 
 
 def seeded(*keys: int) -> np.random.Generator:

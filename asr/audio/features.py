@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-import librosa
 import torch
 from torch import Tensor, nn
+from torchaudio.functional import melscale_fbanks
 
 SAMPLING_RATE = 16_000
 FRAME_HOP = 160  # samples: 10 ms
@@ -26,10 +26,7 @@ def _mel_filters(num_mels: int, warp: float) -> Tensor:
     that a speaker puts at f is read as if it stood at f * warp.
     """
     fmax = min(7600.0 * warp, SAMPLING_RATE / 2)
-    filters = librosa.filters.mel(
-        sr=SAMPLING_RATE, n_fft=FFT_SIZE, n_mels=num_mels, fmin=40.0 * warp, fmax=fmax, htk=True
-    )
-    return torch.from_numpy(filters.T.copy())
+    return melscale_fbanks(FFT_SIZE // 2 + 1, 40.0 * warp, fmax, num_mels, SAMPLING_RATE, "slaney", "htk")
 
 
 @lru_cache(maxsize=8)
@@ -50,8 +47,14 @@ def log_mel(wave: Tensor, num_mels: int = 80, warp: float = 1.0) -> Tensor:
         [..., frames, num_mels] with frames = samples // 160 + 1 (one every 10 ms).
     """
     spectrum = torch.stft(
-        wave, FFT_SIZE, FRAME_HOP, FRAME_LENGTH, _window("hann", FRAME_LENGTH).to(wave.device),
-        center=True, pad_mode="constant", return_complex=True,
+        wave,
+        FFT_SIZE,
+        FRAME_HOP,
+        FRAME_LENGTH,
+        _window("hann", FRAME_LENGTH).to(wave.device),
+        center=True,
+        pad_mode="constant",
+        return_complex=True,
     )
     power = spectrum.real.square() + spectrum.imag.square()
     mel = power.transpose(-1, -2) @ _mel_filters(num_mels, round(warp, 2)).to(wave.device)

@@ -23,16 +23,81 @@ from asr.audio.features import SAMPLING_RATE
 from dlm.tts.base import Utterance, Voice
 
 ESPEAK_ACCENTS = (
-    "en-us", "en-gb", "en-gb-x-rp", "en-gb-scotland", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-029",
+    "en-us",
+    "en-gb",
+    "en-gb-x-rp",
+    "en-gb-scotland",
+    "en-gb-x-gbclan",
+    "en-gb-x-gbcwmd",
+    "en-029",
 )
 # Variants that sound like a person; the robots, whispers and jokes among espeak-ng's variants are left out.
 ESPEAK_VARIANTS = (
-    "Adam", "Alex", "Alicia", "Andrea", "Andy", "Annie", "Antonio", "Belinda", "Benjamin", "Boris", "Caleb",
-    "David", "Denis", "Diogo", "Ed", "Gene", "Henrique", "Hugo", "Iven", "Jacky", "John", "Lee", "Linda",
-    "Marcelo", "Marco", "Mario", "Max", "Michael", "Michel", "Miguel", "Mike", "Nguyen", "Pablo", "Paul",
-    "Pedro", "Quincy", "Rob", "Robert", "Steph", "Steph2", "Steph3", "Zac", "anika", "f1", "f2", "f3", "f4",
-    "f5", "klatt", "klatt2", "klatt3", "klatt4", "m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "norbert",
-    "sandro", "shelby", "travis", "victor",
+    "Adam",
+    "Alex",
+    "Alicia",
+    "Andrea",
+    "Andy",
+    "Annie",
+    "Antonio",
+    "Belinda",
+    "Benjamin",
+    "Boris",
+    "Caleb",
+    "David",
+    "Denis",
+    "Diogo",
+    "Ed",
+    "Gene",
+    "Henrique",
+    "Hugo",
+    "Iven",
+    "Jacky",
+    "John",
+    "Lee",
+    "Linda",
+    "Marcelo",
+    "Marco",
+    "Mario",
+    "Max",
+    "Michael",
+    "Michel",
+    "Miguel",
+    "Mike",
+    "Nguyen",
+    "Pablo",
+    "Paul",
+    "Pedro",
+    "Quincy",
+    "Rob",
+    "Robert",
+    "Steph",
+    "Steph2",
+    "Steph3",
+    "Zac",
+    "anika",
+    "f1",
+    "f2",
+    "f3",
+    "f4",
+    "f5",
+    "klatt",
+    "klatt2",
+    "klatt3",
+    "klatt4",
+    "m1",
+    "m2",
+    "m3",
+    "m4",
+    "m5",
+    "m6",
+    "m7",
+    "m8",
+    "norbert",
+    "sandro",
+    "shelby",
+    "travis",
+    "victor",
 )
 FLITE_VOICES = ("slt", "rms", "awb", "kal16")  # three recorded speakers (CMU Arctic) and a diphone voice
 FLITE_MEAN_PITCH = {"slt": 180, "rms": 95, "awb": 120, "kal16": 105}  # Hz, set by the pitch factor
@@ -64,9 +129,7 @@ class CommandTTS:
             "festival": ["kal_diphone"],
         }
         return [
-            Voice(family, name)
-            for family in self.families if shutil.which(PROGRAMS[family])
-            for name in names[family]
+            Voice(family, name) for family in self.families if shutil.which(PROGRAMS[family]) for name in names[family]
         ]
 
     def voices(self) -> list[Voice]:
@@ -84,7 +147,7 @@ def speak(utterance: Utterance) -> np.ndarray | None:
         wave, rate = _SPEAKERS[utterance.voice.family](utterance)
     except (subprocess.SubprocessError, soundfile.LibsndfileError):
         return None
-    if len(wave) < 0.1 * rate or not np.abs(wave).max() > 1e-3:
+    if len(wave) < 0.1 * rate or np.abs(wave).max(initial=0.0) < 1e-3:
         return None
     if rate != SAMPLING_RATE:
         wave = librosa.resample(wave, orig_sr=rate, target_sr=SAMPLING_RATE, res_type="soxr_mq")
@@ -113,10 +176,21 @@ def _flite(utterance: Utterance) -> tuple[np.ndarray, int]:
     pitch = FLITE_MEAN_PITCH[utterance.voice.name] * utterance.pitch
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "speech.wav")
-        _run([
-            "flite", "-voice", utterance.voice.name, "--setf", f"duration_stretch={1 / utterance.rate:.3f}",
-            "--setf", f"int_f0_target_mean={pitch:.1f}", "-t", utterance.text, "-o", str(path),
-        ])
+        _run(
+            [
+                "flite",
+                "-voice",
+                utterance.voice.name,
+                "--setf",
+                f"duration_stretch={1 / utterance.rate:.3f}",
+                "--setf",
+                f"int_f0_target_mean={pitch:.1f}",
+                "-t",
+                utterance.text,
+                "-o",
+                str(path),
+            ]
+        )
         return soundfile.read(path, dtype="float32")
 
 

@@ -84,19 +84,24 @@ def summarise(recordings: list, texts: dict[str, list[str]], spent: dict[str, np
         result[name] = {
             **report(references, dict(zip(references, hypotheses, strict=True)), by_speaker=True),
             "rtf": float(spent[name].sum() / seconds.sum()),
-            "rtf_median": float(np.median(factors)), "rtf_p95": float(np.percentile(factors, 95)),
+            "rtf_median": float(np.median(factors)),
+            "rtf_p95": float(np.percentile(factors, 95)),
             "difference_to_first": [difference, low, high],
         }
     return result
 
 
 def print_table(result: dict) -> None:
-    print(f"{'system':14s} {'WER raw':>8s} {'95 % interval':>17s} {'normalised':>11s} {'CER':>7s} {'RTF':>7s} {'p95':>7s}")
+    print(
+        f"{'system':14s} {'WER raw':>8s} {'95 % interval':>17s} {'normalised':>11s} {'CER':>7s} {'RTF':>7s} {'p95':>7s}"
+    )
     for name, values in result.items():
         raw, normalised = values["scores"][:2]
         low, high = raw["interval"]
-        print(f"{name:14s} {raw['wer']:8.2%} {low:8.2%}-{high:8.2%} {normalised['wer']:11.2%} {raw['cer']:7.2%} "
-              f"{values['rtf']:7.4f} {values['rtf_p95']:7.4f}")
+        print(
+            f"{name:14s} {raw['wer']:8.2%} {low:8.2%}-{high:8.2%} {normalised['wer']:11.2%} {raw['cer']:7.2%} "
+            f"{values['rtf']:7.4f} {values['rtf_p95']:7.4f}"
+        )
     print("\nWER by speaker")
     speakers = {name: values["speakers"] for name, values in result.items()}
     for speaker in next(iter(speakers.values())):
@@ -104,8 +109,11 @@ def print_table(result: dict) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m recipes.benchmark asr_peers", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m recipes.benchmark asr_peers",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("table", help="recordings with columns id, path, text")
     parser.add_argument("--systems", nargs="+", choices=list(SYSTEMS), default=list(SYSTEMS))
     parser.add_argument("--model", help="folder or Hub id for our systems (default: the compact model)")
@@ -120,7 +128,9 @@ def main(argv: list[str] | None = None) -> int:
     torch.set_num_threads(1)
     recordings = read_table(args.table)
     if args.limit:
-        recordings = [recordings[i] for i in np.linspace(0, len(recordings) - 1, min(args.limit, len(recordings))).astype(int)]
+        recordings = [
+            recordings[i] for i in np.linspace(0, len(recordings) - 1, min(args.limit, len(recordings))).astype(int)
+        ]
     texts, spent, seconds = run(recordings, {name: SYSTEMS[name](args.model) for name in args.systems})
     result = summarise(recordings, texts, spent, seconds)
     print_table(result)

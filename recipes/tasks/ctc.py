@@ -63,8 +63,15 @@ class CTCTask:
         init: run folder or checkpoint whose weights start the training; layers of other shape start afresh.
     """
 
-    def __init__(self, encoder: EncoderConfig, tokenizer: str, data: CTCData, intermediate: float = 0.3, seed: int = 0,
-                 init: str | None = None):
+    def __init__(
+        self,
+        encoder: EncoderConfig,
+        tokenizer: str,
+        data: CTCData,
+        intermediate: float = 0.3,
+        seed: int = 0,
+        init: str | None = None,
+    ):
         torch.manual_seed(seed)
         self.tokenizer = Tokenizer.load(tokenizer)
         self.model = CTCModel.create(encoder, self.tokenizer)
@@ -81,7 +88,9 @@ class CTCTask:
 
     def _start_from(self, other: CTCModel) -> None:
         own, theirs = self.model.state_dict(), other.state_dict()
-        self.model.load_state_dict({k: theirs[k] if k in theirs and theirs[k].shape == v.shape else v for k, v in own.items()})
+        self.model.load_state_dict(
+            {k: theirs[k] if k in theirs and theirs[k].shape == v.shape else v for k, v in own.items()}
+        )
 
     def stage(self, epoch: int) -> Stage:
         """The limits that hold in an epoch."""
@@ -92,8 +101,14 @@ class CTCTask:
 
     def train_batches(self, epoch: int, rank: int, world: int) -> list[Batch]:
         return plan_epoch(
-            self.sources, self.data.epoch_hours, self.data.batch_seconds,
-            (self.data.shortest, self.stage(epoch).longest), self.seed, epoch, rank, world,
+            self.sources,
+            self.data.epoch_hours,
+            self.data.batch_seconds,
+            (self.data.shortest, self.stage(epoch).longest),
+            self.seed,
+            epoch,
+            rank,
+            world,
         )
 
     def load(self, plan: Batch) -> dict[str, Tensor]:
@@ -129,7 +144,7 @@ class CTCTask:
         return {"wer": jiwer.wer(references, hypotheses), "cer": jiwer.cer(references, hypotheses)}
 
     def export(self, model: CTCModel, folder: Path) -> None:
-        model.save_pretrained(folder)
+        model.save_half(folder)
 
 
 def collate(features: list[Tensor], texts: list[str], tokenizer: Tokenizer) -> dict[str, Tensor]:
@@ -144,6 +159,8 @@ def collate(features: list[Tensor], texts: list[str], tokenizer: Tokenizer) -> d
     return {
         "features": nn.utils.rnn.pad_sequence(features, batch_first=True),
         "lengths": torch.tensor([len(f) for f in features]),
-        "tokens": tokens, "token_lengths": token_lengths,
-        "characters": characters, "character_lengths": character_lengths,
+        "tokens": tokens,
+        "token_lengths": token_lengths,
+        "characters": characters,
+        "character_lengths": character_lengths,
     }

@@ -96,7 +96,9 @@ def test_normalise_text():
 
 
 def test_ngram_sums_to_one_and_prefers_what_it_saw(tokenizer):
-    lm = NGram.estimate([tokenizer.encode(s) for s in SENTENCES], len(tokenizer), tokenizer.end_id, order=4, min_counts=(1, 1, 2, 2))
+    lm = NGram.estimate(
+        [tokenizer.encode(s) for s in SENTENCES], len(tokenizer), tokenizer.end_id, order=4, min_counts=(1, 1, 2, 2)
+    )
     the = tokenizer.encode("the")
     for context in [(), lm.start(), tuple(the), (5, 6, 7), (*lm.start(), *the)]:
         total = torch.tensor(lm.distribution(tuple(context))).exp().sum()

@@ -42,7 +42,8 @@ def test_loss_and_gradients_reach_every_weight(model):
     tokens = [torch.tensor(model.tokenizer.encode(t)) for t in texts]
     characters = [torch.tensor(model.tokenizer.encode_characters(t)) for t in texts]
     batch = {
-        "features": torch.randn(2, 200, 80), "lengths": torch.tensor([200, 160]),
+        "features": torch.randn(2, 200, 80),
+        "lengths": torch.tensor([200, 160]),
         "tokens": torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True),
         "token_lengths": torch.tensor([len(t) for t in tokens]),
         "characters": torch.nn.utils.rnn.pad_sequence(characters, batch_first=True),

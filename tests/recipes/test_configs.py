@@ -24,8 +24,17 @@ def test_experiment_composes(experiment):
 
 def test_debug_experiment_runs_and_resumes(tmp_path):
     def run(steps):
-        command = [sys.executable, "-m", "recipes.train", "experiment=debug", f"trainer.steps={steps}", "model.width=32",
-                   "task.utterances=40", "trainer.log_every=1", "trainer.progress=false"]
+        command = [
+            sys.executable,
+            "-m",
+            "recipes.train",
+            "experiment=debug",
+            f"trainer.steps={steps}",
+            "model.width=32",
+            "task.utterances=40",
+            "trainer.log_every=1",
+            "trainer.progress=false",
+        ]
         environment = {**os.environ, "RUNS": str(tmp_path), "OMP_NUM_THREADS": "1"}
         return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
 

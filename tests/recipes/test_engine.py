@@ -105,4 +105,9 @@ def test_processes_share_an_epoch_without_overlap():
 def test_rate_schedule():
     optimisation = Optimisation(warmup=10, decay=0.5)
     rates = [optimisation.rate(step, 100) for step in range(101)]
-    assert rates[0] == pytest.approx(0.1) and rates[9:51] == [1.0] * 42 and rates[75] == pytest.approx(0.5) and rates[100] == 0
+    assert (
+        rates[0] == pytest.approx(0.1)
+        and rates[9:51] == [1.0] * 42
+        and rates[75] == pytest.approx(0.5)
+        and rates[100] == 0
+    )

@@ -1,0 +1,205 @@
+"""Find the speech in a stream of audio and cut it into segments that a recogniser can take at once.
+
+Speech is packed into segments as long as pauses stay short, and a segment that grows too long is cut at its
+longest pause (WhisperX, Bain et al. 2023, Sec. 2.1, cuts at the lowest voice activity). What comes before and
+after has no influence on a segment, so a recording of any length needs the memory of one segment.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+
+import numpy as np
+
+from asr.audio.io import SAMPLING_RATE
+
+FRAME = 512  # samples: 32 ms, what silero-vad judges at a time
+FRAME_SECONDS = FRAME / SAMPLING_RATE
+CERTAIN = 0.8  # probability
+
+SpeechDetector = Callable[[np.ndarray], float]  # a frame [512] -> probability of speech; remembers the past
+
+
+@dataclass(frozen=True)
+class SpeechSegment:
+    """A stretch of speech: wave [samples] at 16 kHz, which starts `start` seconds into the recording."""
+
+    start: float
+    wave: np.ndarray = field(repr=False)
+
+    @property
+    def duration(self) -> float:
+        return len(self.wave) / SAMPLING_RATE
+
+    @property
+    def end(self) -> float:
+        return self.start + self.duration
+
+
+def silero() -> SpeechDetector:
+    """The detector of one stream by silero-vad (MIT, https://github.com/snakers4/silero-vad), 16 kHz."""
+    import torch
+
+    model = copy.deepcopy(_silero_model())  # its recurrent state lives in the module
+    model.reset_states()
+
+    @torch.inference_mode()
+    def detect(frame: np.ndarray) -> float:
+        return model(torch.from_numpy(frame), SAMPLING_RATE).item()
+
+    return detect
+
+
+@cache
+def _silero_model():
+    import warnings
+
+    import torch
+
+    threads = torch.get_num_threads()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit.load is deprecated, and is what silero-vad uses
+        import silero_vad
+
+        model = silero_vad.load_silero_vad()
+    torch.set_num_threads(threads)  # importing silero_vad sets it to 1 for the whole process
+    return model
+
+
+@dataclass(frozen=True)
+class Segmenter:
+    """Cuts a stream into speech segments; keeps nothing between two calls.
+
+    Args:
+        max_seconds: the longest segment, its padding included.
+        max_pause: a longer pause (seconds) ends a segment.
+        padding: seconds of audio kept before and after the speech.
+        onset: probability at which speech begins; 0 takes everything for speech.
+        offset: probability under which it ends; by default 0.15 below the onset.
+        min_speech: segments with less speech (seconds) are dropped as noise, unless `min_certain` is met.
+        min_certain: seconds of speech with a probability of 0.8 and more that make a segment a short word.
+            Single words reach that ("the" 0.16 s); music raises the probability for a moment but not so far.
+        detector: makes the speech detector of one stream; by default silero-vad.
+    """
+
+    max_seconds: float = 30.0
+    max_pause: float = 1.0
+    padding: float = 0.3
+    onset: float = 0.5
+    offset: float | None = None
+    min_speech: float = 0.5
+    min_certain: float = 0.1
+    detector: Callable[[], SpeechDetector] = field(default=silero, repr=False)
+
+    def __post_init__(self):
+        if not 0 <= self.onset < 1:
+            raise ValueError(f"onset {self.onset} is not in 0..1 (1 excluded: nothing would be speech)")
+        if self.max_pause < 2 * self.padding:
+            raise ValueError(f"max_pause {self.max_pause} s is under twice the padding; segments overlap")
+        if self.max_seconds < 1 + 2 * self.padding:
+            raise ValueError(f"max_seconds {self.max_seconds} leaves no room for speech beside the padding")
+
+    def __call__(self, blocks: Iterable[np.ndarray]) -> Iterator[SpeechSegment]:
+        """Segments of the blocks [samples] of one recording at 16 kHz, each as soon as it is over."""
+        offset = max(0.0, self.onset - 0.15) if self.offset is None else self.offset
+        pending = _Pending(_frames(self.padding))
+        detect, speaking = self.detector(), False
+        limit = _frames(self.max_seconds - self.padding)
+        for frame in _framed(blocks):
+            probability = detect(np.pad(frame, (0, FRAME - len(frame))) if len(frame) < FRAME else frame)
+            speaking = probability >= (offset if speaking else self.onset)
+            pending.add(frame, probability, speaking)
+            if pending.silence >= _frames(self.max_pause):
+                yield from self._kept(pending.take(pending.speech_end + _frames(self.padding)))
+            elif len(pending) >= limit:
+                yield from self._kept(pending.take(pending.best_cut()))
+        if pending.has_speech:
+            yield from self._kept(pending.take(min(len(pending), pending.speech_end + _frames(self.padding))))
+
+    def _kept(self, taken: tuple[SpeechSegment, list[float]]) -> Iterator[SpeechSegment]:
+        segment, speech = taken
+        certain = sum(probability >= CERTAIN for probability in speech)
+        is_speech = len(speech) >= _frames(self.min_speech) or certain >= _frames(self.min_certain)
+        if is_speech or self.onset == 0:
+            yield segment
+
+
+class _Pending:
+    """The frames not yet given away: up to `padding` frames of silence, then speech and short pauses."""
+
+    def __init__(self, padding: int):
+        self.padding = padding
+        self.first = 0  # index in the stream of the first frame kept
+        self.frames: list[np.ndarray] = []
+        self.probabilities: list[float] = []
+        self.speech: list[bool] = []
+        self.speech_end = 0  # one past the last frame of speech; 0: there is none
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    @property
+    def has_speech(self) -> bool:
+        return self.speech_end > 0
+
+    @property
+    def silence(self) -> int:
+        """Frames since the last speech, 0 before any."""
+        return len(self) - self.speech_end if self.has_speech else 0
+
+    def add(self, frame: np.ndarray, probability: float, speech: bool) -> None:
+        self.frames.append(frame)
+        self.probabilities.append(probability)
+        self.speech.append(speech)
+        if speech:
+            self.speech_end = len(self)
+        elif not self.has_speech and len(self) > self.padding:
+            self._drop(1)
+
+    def best_cut(self) -> int:
+        """Where to cut overlong speech: the middle of the longest pause in the later two thirds.
+
+        Without any pause it is the frame least like speech, its neighbours included.
+        """
+        earliest = len(self) // 3
+        runs = itertools.groupby(range(earliest, len(self)), key=self.speech.__getitem__)
+        pauses = [list(run) for speech, run in runs if not speech]
+        if pauses:
+            longest = max(pauses, key=len)
+            return longest[len(longest) // 2]
+        smooth = np.convolve(self.probabilities, np.ones(3) / 3, mode="same")
+        return earliest + int(np.argmin(smooth[earliest:-1]))
+
+    def take(self, end: int) -> tuple[SpeechSegment, list[float]]:
+        """Remove the frames before `end`; return them as a segment, and the probabilities of its speech."""
+        segment = SpeechSegment(self.first * FRAME_SECONDS, np.concatenate(self.frames[:end]))
+        speech = [self.probabilities[i] for i in range(end) if self.speech[i]]
+        self._drop(end)
+        self.speech_end = max((i + 1 for i, speech in enumerate(self.speech) if speech), default=0)
+        if not self.has_speech:
+            self._drop(max(0, len(self) - self.padding))
+        return segment, speech
+
+    def _drop(self, count: int) -> None:
+        del self.frames[:count], self.probabilities[:count], self.speech[:count]
+        self.first += count
+
+
+def _framed(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Blocks of any length as frames of 512 samples; the last may be shorter."""
+    rest = np.zeros(0, np.float32)
+    for block in blocks:
+        samples = np.concatenate([rest, block])
+        whole = len(samples) // FRAME * FRAME
+        yield from samples[:whole].reshape(-1, FRAME)
+        rest = samples[whole:]
+    if len(rest):
+        yield rest
+
+
+def _frames(seconds: float) -> int:
+    return round(seconds / FRAME_SECONDS)

@@ -1,0 +1,245 @@
+"""From waveforms to utterances: one interface for the compact model and for any CTC model of transformers.
+
+Both kinds of model give log-probabilities per frame; everything after that is shared.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from asr.compat import check_torchaudio
+from asr.transcript import Word
+
+check_torchaudio()  # before transformers, which fails in obscure ways when torchaudio does
+
+import torch  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+from asr.ctc import COMPACT, CTCModel  # noqa: E402
+from asr.decoding import BeamOptions, greedy, prefix_beam  # noqa: E402
+from asr.ngram import NGram  # noqa: E402
+from asr.timing import align_words  # noqa: E402
+from asr.tokenizer import WORD_MARK  # noqa: E402
+
+DECODERS = ("greedy", "beam")
+
+
+@dataclass(frozen=True)
+class DecodeOptions:
+    """How log-probabilities become text.
+
+    Args:
+        decoder: "greedy" takes the best token of each frame, "beam" searches prefixes; by default the beam
+            where the model brings a language model, greedy elsewhere.
+        beam_size: prefixes kept by the beam search.
+        word_timestamps: find the time and the confidence of each word as well.
+    """
+
+    decoder: str | None = None
+    beam_size: int = 8
+    word_timestamps: bool = True
+
+    def __post_init__(self):
+        if self.decoder not in (None, *DECODERS):
+            raise ValueError(f"decoder {self.decoder!r} is unknown; choose one of {', '.join(DECODERS)}")
+        if self.beam_size < 1:
+            raise ValueError(f"beam_size is {self.beam_size}; it must be at least 1")
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """What one wave says; times of words are seconds from its start."""
+
+    text: str
+    words: list[Word] = field(default_factory=list)
+    score: float | None = None
+    nbest: list[tuple[str, float]] = field(default_factory=list)
+
+
+class Recogniser(Protocol):
+    """What `Transcriber` needs of a model."""
+
+    sampling_rate: int  # Hz, of the waves it takes
+
+    def transcribe_batch(self, waves: list[np.ndarray], options: DecodeOptions) -> list[Utterance]:
+        """Utterances of waves [samples], in their order."""
+
+
+class CTCRecogniser:
+    """A model that gives log-probabilities [batch, frames, vocabulary] with the blank at index 0."""
+
+    sampling_rate: int  # Hz
+    hop_seconds: float | None  # seconds per frame; None: what the length of each wave comes to
+    tokenizer: object  # decode(ids) -> text, starts_word(id), blank_id 0
+    calibration: dict[str, tuple[float, float]] = {}  # of word confidence, by decoder; see asr.timing
+    lm: NGram | None = None  # over the same vocabulary
+    beam = BeamOptions(lm_weight=0.0, token_bonus=0.0)
+    default_decoder = "greedy"
+
+    def log_probabilities(self, waves: list[np.ndarray]) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of a batch and their lengths [batch] in frames."""
+        raise NotImplementedError
+
+    @torch.inference_mode()
+    def transcribe_batch(self, waves: list[np.ndarray], options: DecodeOptions) -> list[Utterance]:
+        """Utterances of waves [samples], in their order."""
+        log_probs, lengths = self.log_probabilities(waves)
+        log_probs, lengths = log_probs.cpu(), lengths.cpu()
+        decoder = options.decoder or self.default_decoder
+        if decoder == "greedy":
+            nbests = [[best] for best in greedy(log_probs, lengths, self.tokenizer)]
+        else:
+            beam = replace(self.beam, beam_size=options.beam_size)
+            nbests = [
+                prefix_beam(frames[:length], self.tokenizer, beam, self.lm)
+                for frames, length in zip(log_probs, lengths.tolist(), strict=True)
+            ]
+        utterances = []
+        for wave, frames, length, nbest in zip(waves, log_probs, lengths.tolist(), nbests, strict=True):
+            best, words = nbest[0], []
+            if options.word_timestamps:
+                hop = self.hop_seconds or len(wave) / self.sampling_rate / length
+                calibration = self.calibration.get(decoder, (1.0, 0.0))
+                words = align_words(frames[:length], best.tokens, self.tokenizer, hop, calibration)
+            rivals = [(hypothesis.text, hypothesis.score) for hypothesis in nbest]
+            utterances.append(Utterance(best.text, words, best.score, rivals if len(rivals) > 1 else []))
+        return utterances
+
+
+class CompactRecogniser(CTCRecogniser):
+    """Our own `asr.ctc.CTCModel`; without a name, the one that ships in the package."""
+
+    sampling_rate = 16_000
+
+    def __init__(self, name: str | Path | None = None, device: str = "cpu"):
+        with contextlib.redirect_stdout(io.StringIO()):  # huggingface_hub prints where results belong
+            self.model = CTCModel.from_pretrained(name).to(device).eval()
+        self.tokenizer = self.model.tokenizer
+        self.hop_seconds = self.model.hop_seconds
+        self.calibration = self.model.calibration
+        self._ngram = _file(name or COMPACT, "ngram.npz")
+        if self._ngram:
+            self.beam, self.default_decoder = BeamOptions(**self.model.beam), "beam"
+
+    @cached_property
+    def lm(self) -> NGram | None:
+        """The model's n-gram language model; read when the first beam search asks for it."""
+        if self._ngram is None:
+            return None
+        lm = NGram.load(self._ngram)
+        if lm.vocabulary != len(self.tokenizer):
+            raise ValueError(f"{self._ngram}: {lm.vocabulary} tokens, but the model has {len(self.tokenizer)}; "
+                             "estimate it with the model's own tokenizer (recipes.prepare ngram)")
+        return lm
+
+    def log_probabilities(self, waves: list[np.ndarray]) -> tuple[Tensor, Tensor]:
+        return self.model.encode_waves([torch.from_numpy(wave) for wave in waves])
+
+
+class HFRecogniser(CTCRecogniser):
+    """Any CTC model of transformers (wav2vec2, HuBERT, WavLM, Parakeet-CTC ...), local folder or Hub id."""
+
+    def __init__(self, name: str | Path, device: str = "cpu"):
+        from transformers import AutoFeatureExtractor, AutoModelForCTC, AutoTokenizer
+
+        self.extractor = AutoFeatureExtractor.from_pretrained(name)
+        self.model = AutoModelForCTC.from_pretrained(name).to(device).eval()
+        self.sampling_rate = self.extractor.sampling_rate
+        config = self.model.config
+        self.hop_seconds = getattr(config, "inputs_to_logits_ratio", 0) / self.sampling_rate or None
+        self.order = [config.pad_token_id, *(i for i in range(config.vocab_size) if i != config.pad_token_id)]
+        self.tokenizer = PieceTokenizer(AutoTokenizer.from_pretrained(name), self.order)
+
+    def log_probabilities(self, waves: list[np.ndarray]) -> tuple[Tensor, Tensor]:
+        inputs = self.extractor(waves, sampling_rate=self.sampling_rate, return_tensors="pt", padding=True)
+        log_probs = self.model(**inputs.to(self.model.device)).logits.float().log_softmax(-1)[..., self.order]
+        # Frames per sample are the same throughout a batch, up to one at the border.
+        ratio = log_probs.shape[1] / max(len(wave) for wave in waves)
+        return log_probs, torch.tensor([max(1, round(ratio * len(wave))) for wave in waves])
+
+
+class PieceTokenizer:
+    """The vocabulary of a transformers tokenizer, the blank first, as pieces with word marks."""
+
+    blank_id = 0
+
+    def __init__(self, tokenizer, order: list[int]):
+        special = {*tokenizer.all_special_ids, order[self.blank_id]}
+        delimiter = getattr(tokenizer, "word_delimiter_token", None)  # of wav2vec2 and its kin
+        pieces = [tokenizer.convert_ids_to_tokens(i) or "" for i in order]
+        self.pieces = [
+            WORD_MARK if piece == delimiter else "" if i in special else piece
+            for i, piece in zip(order, pieces, strict=True)
+        ]
+
+    def __len__(self) -> int:
+        return len(self.pieces)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of token ids; special tokens are skipped."""
+        return " ".join("".join(self.pieces[i] for i in ids).replace(WORD_MARK, " ").split())
+
+    def starts_word(self, token: int) -> bool:
+        return self.pieces[token].startswith(WORD_MARK)
+
+
+def load_recogniser(name: str | Path | None = None, device: str = "auto") -> CTCRecogniser:
+    """The recogniser behind a name: None is the compact model, otherwise a folder or a Hub id.
+
+    Raises:
+        OSError: there is no such model.
+        ValueError: there is, but it is no CTC model.
+    """
+    device = default_device() if device == "auto" else device
+    config = _config(name) if name is not None else {}
+    if "model_type" not in config:
+        return CompactRecogniser(name, device)
+    kinds = config.get("architectures") or []
+    if not any(kind.endswith("ForCTC") for kind in kinds):
+        kind = ", ".join(kinds) or "of no known architecture"
+        raise ValueError(f"{name}: is {kind}; choose a model with a CTC head (...ForCTC)")
+    return HFRecogniser(name, device)
+
+
+def default_device() -> str:
+    """The best device of this machine."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _config(name: str | Path) -> dict:
+    file = _file(name, "config.json")
+    if file is None:
+        raise OSError(f"{name}: no model here, config.json is missing")
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _file(name: str | Path, file: str) -> Path | None:
+    """A file of a model in a local folder or on the Hub, None where the model has none of that name.
+
+    Raises:
+        OSError: there is no such model.
+    """
+    path = Path(name)
+    if path.is_dir():
+        return path / file if (path / file).is_file() else None
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import RemoteEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(str(name), file))
+    except RemoteEntryNotFoundError:
+        return None
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        raise OSError(f"{name}: neither a folder nor a model on the Hub ({reason})") from error

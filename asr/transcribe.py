@@ -1,0 +1,255 @@
+"""Transcribe recordings: text, subtitles or JSON out of audio files.
+
+    python -m asr.transcribe talk.mp3
+    python -m asr.transcribe recordings/ -o subtitles -f srt --max_line_width 42 --max_line_count 2
+    ffmpeg -i film.mkv -f wav - | python -m asr.transcribe -
+"""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+FORMATS = ("txt", "srt", "vtt", "tsv", "json")
+STREAMABLE = ("txt", "json")  # formats that standard output can have of several inputs
+LINE_LIMITS = ("max_line_width", "max_line_count", "max_words_per_line")
+AUDIO_SUFFIXES = frozenset(
+    ".aac .ac3 .aif .aifc .aiff .amr .au .avi .caf .flac .flv .m4a .m4b .mka .mkv .mov .mp2 .mp3 .mp4 "
+    ".mpeg .mpg .oga .ogg .opus .ra .snd .spx .w64 .wav .webm .wma .wmv".split()
+)
+
+DESCRIPTION = """Transcribe speech to text.
+
+Without -o, the result goes to standard output: for one input in the chosen format, for several as one line
+each, "path<TAB>text" (txt) or a JSON object (json). With -o, files named after the inputs are written and
+standard output stays empty. Messages and progress go to standard error."""
+
+EPILOG = """exit status: 0 all good, 1 some inputs failed (a line each on standard error, the rest is done),
+2 wrong usage, 130 interrupted"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the program with its arguments; returns the exit status."""
+    parser = make_parser()
+    args = parser.parse_args(argv)
+    try:
+        return _run(args)
+    except UsageError as error:
+        parser.error(str(error))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of standard output has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+class UsageError(Exception):
+    """The arguments ask for what cannot be; the message says why."""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m asr.transcribe", description=DESCRIPTION, epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    option = parser.add_argument
+    option("audio", nargs="+", help="files, folders, glob patterns, or - for standard input")
+    option("--model", help="folder or Hub id of a CTC model (default: the compact one in the package)")
+    option("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps ... (default: %(default)s)")
+    option("--threads", type=_positive, help="CPU threads (default: what torch chooses)")
+    option("--batch_size", type=_positive, default=8, help="segments at once (default: %(default)s)")
+    option("--verbose", action="store_true", help="show each segment with its times on standard error")
+
+    option = parser.add_argument_group("output").add_argument
+    option("-o", "--output_dir", type=Path, help="folder for the output files")
+    option("-f", "--output_format", choices=(*FORMATS, "all"), default="txt",
+           help="format (default: %(default)s); all needs -o")
+    option("--word_timestamps", action="store_true",
+           help="times and confidence of each word, in json; line limits imply it")
+    option("--max_line_width", type=_positive, help="characters in a subtitle line")
+    option("--max_line_count", type=_positive, help="lines in a subtitle (default: 1)")
+    option("--max_words_per_line", type=_positive, help="words in a subtitle")
+
+    option = parser.add_argument_group("recognition").add_argument
+    option("--decoder", choices=("greedy", "beam"),
+           help="how CTC is decoded (default: beam where the model brings a language model, else greedy)")
+    option("--beam_size", type=_positive, help="hypotheses kept by the beam (default: 8)")
+    option("--vad_onset", type=float, default=0.5, metavar="P",
+           help="speech probability from which on audio is transcribed; 0: all (default: %(default)s)")
+    option("--enhance", metavar="NAME", help="clean the speech first with this enhancement model")
+    option("--correct", action="store_true", help="rewrite the text with the denoising language model")
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def _run(args: argparse.Namespace) -> int:
+    inputs, failures = expand_inputs(args.audio)
+    targets = _targets(inputs, args) if args.output_dir else {}
+    several_files = args.output_format == "all" or (args.output_format not in STREAMABLE and len(inputs) > 1)
+    if several_files and not targets:
+        raise UsageError(f"-f {args.output_format} makes several files here: say where with -o")
+    for failure in failures:
+        print(failure, file=sys.stderr)
+    if not inputs:
+        return 1
+    transcriber, limits = _build(args)
+    with _progress_bar(inputs) as bar:
+
+        def failed(source, error):
+            failures.append(str(error))
+            bar.write(str(error), file=sys.stderr)
+
+        for source, transcript in transcriber.transcribe_many(inputs, failed, bar.update):
+            if args.verbose:
+                bar.write(_log(source, transcript), file=sys.stderr, end="")
+            if not targets:
+                result = _printed(source, transcript, limits, args, len(inputs) > 1)
+                bar.write(result, file=sys.stdout, end="")
+                sys.stdout.flush()
+                continue
+            try:
+                _write_files(transcript, limits, targets[source])
+            except OSError as error:
+                failed(source, f"{source}: its transcript cannot be written ({error})")
+    return 1 if failures else 0
+
+
+def expand_inputs(arguments: list[str]) -> tuple[dict[str, Path], list[str]]:
+    """Files behind the arguments, each with the relative path its output has, and what was not found.
+
+    Folders are searched for audio files, in depth; what is named twice is taken once.
+    """
+    inputs: dict[str, Path] = {}
+    failures: list[str] = []
+    for argument in arguments:
+        if argument == "-":
+            inputs[argument] = Path("stdin")
+        elif os.path.isdir(argument):
+            files = (path for path in Path(argument).rglob("*") if path.is_file())
+            found = sorted(path for path in files if path.suffix.lower() in AUDIO_SUFFIXES)
+            inputs |= {str(path): path.relative_to(argument) for path in found}
+            if not found:
+                failures.append(f"{argument}: no audio files in this folder")
+        elif not os.path.lexists(argument) and glob.has_magic(argument):
+            found = sorted(path for path in glob.glob(argument, recursive=True) if os.path.isfile(path))
+            inputs |= {path: Path(Path(path).name) for path in found}
+            if not found:
+                failures.append(f"{argument}: no file matches this pattern")
+        else:  # a missing file is reported by the one who tries to read it
+            inputs[argument] = Path(Path(argument).name)
+    return inputs, failures
+
+
+def _targets(inputs: dict[str, Path], args: argparse.Namespace) -> dict[str, dict[str, Path]]:
+    """Output path of every input and format."""
+    formats = FORMATS if args.output_format == "all" else (args.output_format,)
+    stems: dict[Path, str] = {}
+    for source, path in inputs.items():
+        stem = args.output_dir / path.with_suffix("")
+        if stem in stems:
+            raise UsageError(f"{stems[stem]} and {source} would both be written to {stem}.{formats[0]}: "
+                             "transcribe them into different folders")
+        stems[stem] = source
+    try:
+        args.output_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"-o {args.output_dir}: cannot make this folder ({error.strerror})") from None
+    return {source: {name: Path(f"{stem}.{name}") for name in formats} for stem, source in stems.items()}
+
+
+def _build(args: argparse.Namespace):
+    """The transcriber and the line limits that the arguments ask for."""
+    from asr.writers import LineLimits
+
+    try:
+        limits = LineLimits(**{name: getattr(args, name) for name in LINE_LIMITS})
+        if args.beam_size and args.decoder == "greedy":
+            raise UsageError("--beam_size has no meaning with --decoder greedy")
+        from asr.audio.segment import Segmenter
+
+        segmenter = Segmenter(onset=args.vad_onset)
+        import torch
+
+        if args.threads:
+            torch.set_num_threads(args.threads)
+        from asr.recogniser import DecodeOptions
+        from asr.transcriber import Transcriber
+
+        options = DecodeOptions(args.decoder, args.beam_size or 8, args.word_timestamps or bool(limits))
+        transcriber = Transcriber.from_pretrained(
+            args.model, args.device, batch_size=args.batch_size, options=options, segmenter=segmenter,
+            enhancer=_enhancer(args.enhance), corrector=_corrector() if args.correct else None,
+        )
+    except (ValueError, OSError, ImportError, RuntimeError, AssertionError) as error:
+        # torch raises the last two for a device that is not there.
+        raise UsageError(str(error).strip().splitlines()[0]) from error
+    return transcriber, limits
+
+
+def _enhancer(name: str | None) -> Callable | None:
+    if name is None:
+        return None
+    try:
+        from enhance import Denoiser
+    except ImportError as error:
+        raise UsageError(f"--enhance {name}: speech enhancement is not available ({error})") from error
+    return Denoiser.from_pretrained(name)
+
+
+def _corrector() -> Callable:
+    try:
+        from dlm import Corrector
+    except ImportError as error:
+        raise UsageError(f"--correct: the denoising language model is not available ({error})") from error
+    return Corrector.from_pretrained()
+
+
+def _write_files(transcript, limits, paths: dict[str, Path]) -> None:
+    from asr.audio.io import atomic_path
+    from asr.writers import WRITERS
+
+    for name, path in paths.items():
+        with atomic_path(path) as temporary:
+            temporary.write_text(WRITERS[name](transcript, limits), encoding="utf-8")
+
+
+def _printed(source, transcript, limits, args, several: bool) -> str:
+    """What standard output gets of one transcript."""
+    from asr.writers import WRITERS
+
+    if not several:
+        return WRITERS[args.output_format](transcript, limits)
+    if args.output_format == "json":
+        return json.dumps({"path": source, **transcript.as_dict()}, ensure_ascii=False) + "\n"
+    return f"{source}\t{transcript.text}\n"
+
+
+def _log(source, transcript) -> str:
+    return "".join(f"{source} [{s.start:8.2f} --> {s.end:8.2f}] {s.text}\n" for s in transcript.segments)
+
+
+def _progress_bar(inputs):
+    """Seconds of audio done, shown on a terminal when the work is long."""
+    from tqdm import tqdm
+
+    from asr.audio.io import duration
+
+    shown = sys.stderr.isatty()
+    durations = [duration(source) for source in inputs] if shown else []
+    total = round(sum(durations), 1) if durations and None not in durations else None
+    return tqdm(total=total, unit="s", unit_scale=True, delay=2, disable=not shown, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

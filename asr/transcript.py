@@ -1,0 +1,86 @@
+"""What recognition returns: words in segments in a transcript. Times are seconds into the recording."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from difflib import SequenceMatcher
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word, when it was said and how sure the recogniser is of it (0..1)."""
+
+    text: str
+    start: float
+    end: float
+    confidence: float
+
+    def shifted(self, seconds: float) -> Word:
+        return replace(self, start=self.start + seconds, end=self.end + seconds)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Speech between two pauses.
+
+    `score` is the log-probability of the text. `nbest` holds (text, score) of the best hypotheses, best
+    first, when more than one was asked for; `words` is empty unless word times were.
+    """
+
+    start: float
+    end: float
+    text: str
+    words: list[Word] = field(default_factory=list)
+    score: float | None = None
+    nbest: list[tuple[str, float]] = field(default_factory=list)
+
+    def with_text(self, text: str) -> Segment:
+        """The segment with corrected text: kept words keep their times, new ones take those they replace."""
+        return replace(self, text=text, words=_retimed(self.words, text.split(), self) if self.words else [])
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """The text of a recording. A recording without speech has no segments and an empty text."""
+
+    segments: list[Segment]
+    duration: float  # seconds of the recording
+
+    @property
+    def text(self) -> str:
+        return " ".join(segment.text for segment in self.segments if segment.text)
+
+    @property
+    def words(self) -> list[Word]:
+        return [word for segment in self.segments for word in segment.words]
+
+    def as_dict(self) -> dict:
+        """Plain values for JSON, times rounded to milliseconds."""
+        return _rounded({"text": self.text, **asdict(self)})
+
+
+def _retimed(old: list[Word], texts: list[str], segment: Segment) -> list[Word]:
+    """Words `texts` with the times of the `old` words they match."""
+    words: list[Word] = []
+    matcher = SequenceMatcher(a=[word.text for word in old], b=texts, autojunk=False)
+    for tag, a0, a1, b0, b1 in matcher.get_opcodes():
+        if tag == "equal":
+            words += old[a0:a1]
+            continue
+        # Inserted words have no time of their own: they share the pause between their neighbours.
+        before = old[a0 - 1].end if a0 else segment.start
+        after = old[a1].start if a1 < len(old) else segment.end
+        start, end = (old[a0].start, old[a1 - 1].end) if a1 > a0 else (before, max(before, after))
+        step = (end - start) / max(1, b1 - b0)
+        confidence = min((word.confidence for word in old[a0:a1]), default=0.0)
+        for i, text in enumerate(texts[b0:b1]):
+            words.append(Word(text, start + i * step, start + (i + 1) * step, confidence))
+    return words
+
+
+def _rounded(value):
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_rounded(item) for item in value]
+    return round(value, 3) if isinstance(value, float) else value

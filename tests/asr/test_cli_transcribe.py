@@ -1,0 +1,199 @@
+"""The command line with a tiny random model: its text is noise, everything else is real."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import soundfile
+
+from asr.transcribe import expand_inputs, main
+
+RATE = 16_000
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory):
+    """Two short recordings, one of them in a folder within the folder."""
+    folder = tmp_path_factory.mktemp("recordings")
+    rng = np.random.default_rng(0)
+    (folder / "deep").mkdir()
+    for name in ("a.wav", "deep/b.flac"):
+        soundfile.write(folder / name, 0.1 * rng.standard_normal(RATE), RATE)
+    (folder / "notes.txt").write_text("no audio")
+    return folder
+
+
+@pytest.fixture
+def transcribe(tiny_ctc_model, capsys):
+    """transcribe(*arguments) -> exit status, standard output, standard error; takes all audio for speech."""
+
+    def run(*arguments):
+        try:
+            status = main(["--model", str(tiny_ctc_model), "--vad_onset", "0", *map(str, arguments)])
+        except SystemExit as stop:
+            status = stop.code
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def process(*arguments, **kwargs):
+    command = [sys.executable, "-m", "asr.transcribe", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, timeout=300, **kwargs)
+
+
+def test_help_is_instant():
+    started = time.monotonic()
+    done = process("--help", text=True)
+    assert done.returncode == 0 and "--word_timestamps" in done.stdout
+    assert time.monotonic() - started < 2  # half a second on an idle machine
+    code = "import sys, asr.transcribe as t; t.make_parser(); print('numpy' in sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert loaded.stdout.strip() == "False"
+
+
+def test_process_good_and_bad_files(recordings, tiny_ctc_model, tmp_path):
+    """One clear line per bad file on standard error, the rest is done, exit status 1."""
+    good = [recordings / "a.wav", recordings / "deep" / "b.flac"]
+    bad = {name: tmp_path / name for name in ("missing.wav", "empty.wav", "text.mp3", "nan.wav", "cut.flac")}
+    bad["empty.wav"].touch()
+    bad["text.mp3"].write_text("this is no audio\n" * 50)
+    soundfile.write(bad["nan.wav"], np.full(RATE, np.nan), RATE, subtype="FLOAT")
+    bad["cut.flac"].write_bytes(good[1].read_bytes()[:-500])
+    inputs = [good[0], *bad.values(), good[1]]
+    done = process("--model", tiny_ctc_model, "--vad_onset", "0", *inputs, text=True)
+    assert done.returncode == 1
+    lines = [line.split("\t") for line in done.stdout.splitlines()]
+    assert [path for path, _ in lines] == list(map(str, good))
+    assert all(text for _, text in lines)
+    messages = [line for line in done.stderr.splitlines() if str(tmp_path) in line]
+    assert [message.split(":")[0] for message in messages] == list(map(str, bad.values()))
+    assert "Traceback" not in done.stderr
+
+
+def test_process_stdin_and_interrupt(recordings, tiny_ctc_model):
+    data = (recordings / "deep" / "b.flac").read_bytes()
+    done = process("--model", tiny_ctc_model, "--vad_onset", "0", "-", input=data)
+    assert done.returncode == 0 and done.stdout.strip()
+    command = [sys.executable, "-m", "asr.transcribe", "--model", tiny_ctc_model, "-"]
+    waiting = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    time.sleep(2)
+    waiting.send_signal(signal.SIGINT)
+    _, messages = waiting.communicate(timeout=120)
+    assert waiting.returncode == 130
+    assert b"Traceback" not in messages
+
+
+def test_one_file_in_every_format(transcribe, recordings):
+    status, text, _ = transcribe(recordings / "a.wav")
+    assert status == 0 and text.strip() and "\t" not in text
+    assert transcribe(recordings / "a.wav", "-f", "srt")[1].startswith("1\n00:00:00,000 --> 00:00:01,000\n")
+    assert transcribe(recordings / "a.wav", "-f", "vtt")[1].startswith("WEBVTT\n\n")
+    assert transcribe(recordings / "a.wav", "-f", "tsv")[1].startswith("start\tend\ttext\n0\t1000\t")
+    segment = json.loads(transcribe(recordings / "a.wav", "-f", "json")[1])["segments"][0]
+    assert segment["text"] == text.strip() and segment["words"] == []
+    _, out, _ = transcribe(recordings / "a.wav", "-f", "json", "--word_timestamps")
+    segment = json.loads(out)["segments"][0]
+    assert " ".join(word["text"] for word in segment["words"]) == text.strip()
+
+
+def test_folder_to_files(transcribe, recordings, tmp_path):
+    out = tmp_path / "out"
+    status, printed, _ = transcribe(recordings, "-o", out, "-f", "all")
+    assert status == 0 and printed == ""
+    written = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
+    assert written == {f"{s}.{f}" for s in ("a", "deep/b") for f in ("txt", "srt", "vtt", "tsv", "json")}
+    assert (out / "deep" / "b.txt").read_text().strip()
+
+
+def test_failed_files_leave_no_output(transcribe, recordings, tmp_path):
+    cut = tmp_path / "cut.flac"
+    cut.write_bytes((recordings / "deep" / "b.flac").read_bytes()[:-500])
+    status, _, messages = transcribe(cut, recordings / "a.wav", "-o", tmp_path / "out")
+    assert status == 1 and "truncated" in messages
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.txt"]
+
+
+def test_several_files_as_json_lines(transcribe, recordings):
+    status, out, _ = transcribe(recordings, "-f", "json")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert status == 0
+    assert [row["path"] for row in rows] == [str(recordings / "a.wav"), str(recordings / "deep" / "b.flac")]
+
+
+def test_subtitle_limits(transcribe, recordings):
+    _, out, _ = transcribe(recordings / "a.wav", "-f", "srt", "--max_words_per_line", "1")
+    texts = out.strip().split("\n")[2::4]
+    assert len(texts) > 1 and all(" " not in text for text in texts)
+
+
+def test_verbose_shows_segments(transcribe, recordings):
+    options = ("--verbose", "--threads", "1", "--decoder", "beam")
+    status, out, messages = transcribe(recordings / "a.wav", *options)
+    assert status == 0 and out.strip()
+    assert "0.00 -->     1.00]" in messages and "0.00 -->" not in out
+
+
+def test_silence_is_no_error(tiny_ctc_model, tmp_path, capsys):
+    soundfile.write(tmp_path / "silence.wav", np.zeros(RATE), RATE)
+    assert main(["--model", str(tiny_ctc_model), str(tmp_path / "silence.wav")]) == 0
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-f", "all", "a.wav"], "-o"),
+        (["-f", "srt", "a.wav", "b.wav"], "-o"),
+        (["-o", "out", "x/a.wav", "y/a.mp3"], "would both be written"),
+        (["--beam_size", "4", "--decoder", "greedy", "a.wav"], "no meaning"),
+        (["--max_line_count", "2", "a.wav"], "max_line_width"),
+        (["--batch_size", "0", "a.wav"], "at least 1"),
+        (["--vad_onset", "1.5", "a.wav"], "onset"),
+        (["--model", "./nowhere", "a.wav"], "./nowhere"),
+        (["--device", "abacus", "a.wav"], "abacus"),
+        ([], "audio"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_wrong_usage(transcribe, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    status, out, messages = transcribe(*arguments)
+    assert status == 2 and out == ""
+    assert message in messages.splitlines()[-1]
+
+
+def test_missing_helpers_are_named(transcribe, recordings, monkeypatch):
+    monkeypatch.setitem(sys.modules, "enhance", None)
+    monkeypatch.setitem(sys.modules, "dlm", None)
+    status, _, messages = transcribe(recordings / "a.wav", "--enhance", "adaptcrn")
+    assert status == 2 and "--enhance adaptcrn: speech enhancement is not available" in messages
+    status, _, messages = transcribe(recordings / "a.wav", "--correct")
+    assert status == 2 and "--correct: the denoising language model is not available" in messages
+
+
+def test_folder_that_cannot_be_made(transcribe, recordings, tmp_path):
+    (tmp_path / "file").touch()
+    status, _, messages = transcribe(recordings / "a.wav", "-o", tmp_path / "file" / "out")
+    assert status == 2 and "cannot make this folder" in messages
+
+
+def test_inputs_are_expanded(recordings, tmp_path):
+    (tmp_path / "empty").mkdir()
+    names = ("", "*.wav", "a.wav", "*.mp3")
+    arguments = ["-", *(str(recordings / name) for name in names), str(tmp_path / "empty"), "missing.wav"]
+    inputs, failures = expand_inputs(arguments)
+    first, second = recordings / "a.wav", recordings / "deep" / "b.flac"
+    assert list(inputs) == ["-", str(first), str(second), "missing.wav"]
+    assert str(inputs[str(second)]) == "deep/b.flac" and str(inputs["-"]) == "stdin"
+    assert len(failures) == 2 and "no file matches" in failures[0] and "no audio files" in failures[1]
+
+
+def test_names_with_brackets_are_names_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "take[1].wav").touch()
+    assert list(expand_inputs(["take[1].wav"])[0]) == ["take[1].wav"]

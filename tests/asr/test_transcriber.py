@@ -1,0 +1,227 @@
+"""The transcriber around a recogniser that names the pitch of what it hears."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+
+from asr.audio.io import AudioError
+from asr.audio.segment import Segmenter
+from asr.recogniser import DecodeOptions, Utterance
+from asr.transcriber import POOL_BATCHES, Transcriber
+from asr.transcript import Word
+
+RATE = 16_000
+
+
+class PitchRecogniser:
+    """Says "p300" of a 300 Hz tone and notes the batches it was given."""
+
+    def __init__(self, sampling_rate=RATE):
+        self.sampling_rate = sampling_rate
+        self.batches = []
+
+    def transcribe_batch(self, waves, options):
+        self.batches.append([len(wave) / self.sampling_rate for wave in waves])
+        return [self._hear(wave, options) for wave in waves]
+
+    def _hear(self, wave, options):
+        loud = np.flatnonzero(np.abs(wave) > 0.01)
+        if not len(loud):
+            return Utterance("")
+        pitch = np.argmax(np.abs(np.fft.rfft(wave))) / len(wave) * self.sampling_rate
+        text = f"p{round(pitch, -1):.0f}"
+        word = Word(text, loud[0] / self.sampling_rate, loud[-1] / self.sampling_rate, 0.9)
+        nbest = [(text, -1.0), ("other", -2.0)]
+        return Utterance(text, [word] if options.word_timestamps else [], -1.0, nbest)
+
+
+@pytest.fixture
+def transcriber(energy_detector):
+    def make(recogniser=None, **kwargs):
+        segmenter = Segmenter(detector=energy_detector, max_seconds=10)
+        return Transcriber(recogniser or PitchRecogniser(), segmenter=segmenter, **kwargs)
+
+    return make
+
+
+@pytest.fixture
+def melody(make_tone, make_silence):
+    """melody(pitches, gap, seconds): tones with pauses between them."""
+
+    def make(pitches, gap=2.0, seconds=1.0):
+        parts = [make_silence(0.5)]
+        for pitch in pitches:
+            parts += [make_tone(pitch, seconds), make_silence(gap)]
+        return np.concatenate(parts)
+
+    return make
+
+
+def write(path, wave, rate=RATE):
+    soundfile.write(path, wave, rate)
+    return path
+
+
+def test_text_segments_and_words_agree_and_times_are_absolute(transcriber, melody):
+    transcript = transcriber()(melody([300, 500, 700]), RATE)
+    assert transcript.text == "p300 p500 p700"
+    assert transcript.text == " ".join(segment.text for segment in transcript.segments)
+    assert [word.text for word in transcript.words] == ["p300", "p500", "p700"]
+    assert [word.start for word in transcript.words] == pytest.approx([0.5, 3.5, 6.5], abs=0.05)
+    assert [word.end for word in transcript.words] == pytest.approx([1.5, 4.5, 7.5], abs=0.05)
+    assert transcript.duration == pytest.approx(9.5)
+
+
+def test_a_long_recording_says_what_its_segments_say(transcriber, melody, tmp_path):
+    pitches = [200 + 10 * i for i in range(100)]
+    recogniser = PitchRecogniser()
+    path = write(tmp_path / "long.flac", melody(pitches))
+    transcript = transcriber(recogniser, batch_size=4)(path)
+    assert transcript.text == " ".join(f"p{pitch}" for pitch in pitches)
+    assert max(map(len, recogniser.batches)) == 4
+
+
+def test_files_share_batches_and_come_out_in_order(transcriber, melody, tmp_path):
+    paths = [write(tmp_path / f"{i}.wav", melody([200 + 100 * i])) for i in range(6)]
+    recogniser = PitchRecogniser()
+    results = list(transcriber(recogniser, batch_size=3).transcribe_many(paths))
+    assert [(path, t.text) for path, t in results] == [(p, f"p{200 + 100 * i}") for i, p in enumerate(paths)]
+    assert [len(batch) for batch in recogniser.batches] == [3, 3]
+
+
+def test_batches_hold_segments_of_like_length(transcriber, make_tone, make_silence):
+    lengths = [1, 6, 1, 6, 1, 6, 1, 6]
+    parts = [part for seconds in lengths for part in (make_tone(300, seconds), make_silence(2))]
+    recogniser = PitchRecogniser()
+    transcriber(recogniser, batch_size=4)(np.concatenate(parts), RATE)
+    assert all(max(batch) - min(batch) < 0.5 for batch in recogniser.batches)
+
+
+def test_results_come_as_soon_as_they_are_done(transcriber, melody, tmp_path):
+    paths = [write(tmp_path / f"{i}.wav", melody([300])) for i in range(2 * POOL_BATCHES)]
+    read = []
+
+    def sources():
+        for path in paths:
+            read.append(path)
+            yield path
+
+    next(transcriber(batch_size=1).transcribe_many(sources()))
+    assert len(read) < len(paths)
+
+
+def test_bad_files_do_not_stop_the_others(transcriber, melody, tmp_path):
+    good = [write(tmp_path / f"{i}.wav", melody([300 + 100 * i])) for i in range(2)]
+    cut = write(tmp_path / "cut.flac", melody([300] * 20))
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
+    errors = []
+    sources = [good[0], cut, tmp_path / "missing.wav", good[1]]
+    results = transcriber().transcribe_many(sources, on_error=lambda source, error: errors.append(source))
+    assert [t.text for _, t in results] == ["p300", "p400"]
+    assert errors == [cut, tmp_path / "missing.wav"]
+    with pytest.raises(AudioError, match="truncated"):
+        list(transcriber().transcribe_many(sources))
+
+
+def test_silence_gives_an_empty_transcript(transcriber, make_silence):
+    recogniser = PitchRecogniser()
+    transcript = transcriber(recogniser)(make_silence(5), RATE)
+    assert transcript.text == "" and transcript.segments == [] and transcript.duration == 5
+    assert recogniser.batches == []
+
+
+def test_segments_without_words_are_left_out(transcriber, melody):
+    class Deaf(PitchRecogniser):
+        def transcribe_batch(self, waves, options):
+            return [Utterance("") for _ in waves]
+
+    assert transcriber(Deaf())(melody([300]), RATE).segments == []
+
+
+@pytest.mark.parametrize("rate", [8_000, 44_100])
+def test_any_rate_in_any_rate_out(transcriber, rate):
+    """The recording's rate and the recogniser's need not be that of the segmenter."""
+    time = np.arange(3 * rate) / rate
+    stereo = np.stack([0.3 * np.sin(2 * np.pi * 400 * time)] * 2)
+    assert transcriber(PitchRecogniser(sampling_rate=8_000))(stereo, rate).text == "p400"
+
+
+def test_bytes_and_arrays(transcriber, melody, tmp_path):
+    wave = melody([300])
+    assert transcriber()(write(tmp_path / "a.wav", wave).read_bytes()).text == "p300"
+    assert transcriber()((wave * 32_000).astype(np.int16), RATE).text == "p300"
+    with pytest.raises(AudioError, match="sampling_rate"):
+        transcriber()(wave)
+    with pytest.raises(AudioError, match="NaN"):
+        transcriber()(np.full(RATE, np.nan), RATE)
+    with pytest.raises(AudioError, match="a file says its own"):
+        transcriber()(tmp_path / "a.wav", RATE)
+
+
+def test_enhancer_and_corrector_have_their_place(transcriber, melody):
+    seen = []
+
+    def higher(wave, rate):
+        time = np.arange(len(wave)) / rate
+        return (wave * np.sin(2 * np.pi * 100 * time)).astype(np.float32)  # 400 Hz becomes 300 and 500
+
+    def correct(nbest):
+        seen.append(nbest)
+        return "what was said"
+
+    transcript = transcriber(enhancer=higher, corrector=correct)(melody([400]), RATE)
+    assert seen in ([["p300", "other"]], [["p500", "other"]])
+    assert transcript.text == "what was said"
+    assert [word.text for word in transcript.words] == ["what", "was", "said"]
+    assert transcript.words[0].start == pytest.approx(0.5, abs=0.05)
+    assert transcript.words[-1].end == pytest.approx(1.5, abs=0.05)
+
+
+def test_word_timestamps_are_optional(transcriber, melody):
+    transcript = transcriber(options=DecodeOptions(word_timestamps=False))(melody([300]), RATE)
+    assert transcript.text == "p300" and transcript.words == []
+
+
+def test_progress_adds_up_to_the_audio_read(transcriber, melody, tmp_path):
+    paths = [write(tmp_path / f"{i}.wav", melody([300])) for i in range(3)]
+    steps = []
+    results = list(transcriber().transcribe_many(paths, progress=steps.append))
+    assert sum(steps) == pytest.approx(sum(t.duration for _, t in results))
+
+
+def test_batch_size_must_be_positive():
+    with pytest.raises(ValueError, match="batch_size"):
+        Transcriber(PitchRecogniser(), batch_size=0)
+
+
+def test_importing_asr_loads_no_torch():
+    code = (
+        "import sys, asr, asr.audio, asr.transcribe, asr.score; "
+        "assert not {'torch', 'transformers', 'librosa'} & set(sys.modules); "
+        "assert {'Transcriber', 'Transcript'} <= set(asr.__all__)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_public_names_resolve():
+    import asr
+    import asr.audio
+
+    for module in (asr, asr.audio):
+        for name in module.__all__:
+            assert getattr(module, name)
+        with pytest.raises(AttributeError, match="nonsense"):
+            module.nonsense  # noqa: B018
+
+
+def test_a_torchaudio_that_does_not_fit_is_named_with_its_remedy(monkeypatch):
+    from asr.compat import check_torchaudio
+
+    check_torchaudio()
+    monkeypatch.setitem(sys.modules, "torchaudio.functional", None)
+    with pytest.raises(ImportError, match=r"torch .* and torchaudio .* do not fit .*pip install") as error:
+        check_torchaudio()
+    assert "\n" not in str(error.value)
