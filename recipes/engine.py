@@ -27,6 +27,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
@@ -272,6 +273,8 @@ class Trainer:
     # -- state ---------------------------------------------------------------------------------------------
 
     def _save_checkpoint(self) -> None:
+        # Every process has its own random state; the rest is the same in all of them.
+        random_states = gather_object([(random.getstate(), np.random.get_state(), torch.get_rng_state())])
         if self._main():
             state = {
                 "model": self._bare().state_dict(),
@@ -280,7 +283,7 @@ class Trainer:
                 "step": self.step,
                 "epoch": self.epoch,
                 "position": self.position,
-                "random": (random.getstate(), np.random.get_state(), torch.get_rng_state()),
+                "random": random_states,
             }
             partial = self.folder / "last.pt.part"
             torch.save(state, partial)
@@ -294,14 +297,20 @@ class Trainer:
             self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.step, self.epoch, self.position = state["step"], state["epoch"], state["position"]
-        python, numpy, torch_state = state["random"]
+        states = state["random"]
+        if len(states) != self.accelerator.num_processes:
+            self._say(
+                f"saved by {len(states)} processes, resumed by {self.accelerator.num_processes}: new random states"
+            )
+            return
+        python, numpy, torch_state = states[self.accelerator.process_index]
         random.setstate(python)
         np.random.set_state(numpy)
         torch.set_rng_state(torch_state)
 
     def _seed(self, seed: int) -> None:
-        random.seed(seed)
-        np.random.seed(seed)
+        random.seed(seed + self.accelerator.process_index)
+        np.random.seed((seed + self.accelerator.process_index) % 2**32)
         torch.manual_seed(seed + self.accelerator.process_index)
 
     # -- logs ----------------------------------------------------------------------------------------------
