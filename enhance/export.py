@@ -1,0 +1,185 @@
+"""The streaming step as an ONNX graph, and an enhancer that runs it in onnxruntime.
+
+    python -m enhance.export adaptcrn.onnx
+    python -m enhance.denoise noisy.wav -o clean/ --model adaptcrn.onnx
+
+The graph takes the spectrum of one frame [1, 1, 257, 2] and the state, and returns the enhanced spectrum and the
+state after it. State inputs have the names of the state's entries, state outputs the same names with `.next`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+NEXT = ".next"
+
+
+def export_onnx(enhancer, path: str | Path, opset: int = 18) -> None:
+    """Write the streaming step of an enhancer, batch normalisation folded.
+
+    Raises:
+        ImportError: the packages onnx and onnxscript (extra "onnx") are not installed.
+    """
+    import logging
+    import warnings
+
+    import torch
+    from torch import nn
+
+    from asr.audio.io import atomic_path
+
+    folded = enhancer.fold().cpu()
+    state = folded.initial_state()
+    names = list(state)
+
+    class Step(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.enhancer = folded
+
+        def forward(self, spectrum, *values):
+            enhanced, after = self.enhancer(spectrum, dict(zip(names, values, strict=True)))
+            return enhanced, *(after[name] for name in names)
+
+    spectrum = torch.zeros(1, 1, folded.fft_size // 2 + 1, 2)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it lists what torchvision would have brought
+    with atomic_path(Path(path)) as temporary, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the GRUs' list of their own weights is not a buffer
+        torch.onnx.export(
+            Step().eval(), (spectrum, *state.values()), temporary, dynamo=True, opset_version=opset, verbose=False,
+            input_names=["spectrum", *names], output_names=["enhanced", *(name + NEXT for name in names)],
+            custom_translation_table=_translations(), external_data=False,
+        )  # fmt: skip
+
+
+def _translations() -> dict:
+    """ONNX for the two operators that the exporter does not know or knows only in a long-winded form."""
+    import torch
+
+    import kernels  # noqa: F401  (registers the operator)
+
+    return {
+        torch.ops.denoising_speech.adaptive_conv2d_input_grad.default: _transposed_convolution,
+        torch.ops.aten.gru.input: _gru,
+    }
+
+
+def _transposed_convolution(x, attention, weight, frames_in, bins_in, stride, padding, groups, backend):
+    """One frame of the transposed adaptive convolution: assemble its kernel, then ConvTranspose."""
+    from onnxscript import opset18 as op
+
+    shape = [int(size) for size in weight.shape[1:]]
+    flat = op.Reshape(weight, op.Constant(value_ints=[int(weight.shape[0]), -1]))
+    mixed = op.MatMul(op.Reshape(attention, op.Constant(value_ints=[1, -1])), flat)
+    output_padding = bins_in - ((x.shape[3] - 1) * stride - 2 * padding + shape[-1])
+    return op.ConvTranspose(
+        x, op.Reshape(mixed, op.Constant(value_ints=shape)), strides=[1, stride], pads=[0, padding, 0, padding],
+        output_padding=[0, output_padding], group=groups,
+    )  # fmt: skip
+
+
+def _gru(x, memory, params, has_biases, num_layers, dropout, train, bidirectional, batch_first):
+    """One layer of a batch-first GRU; torch orders the gates reset, update, new, ONNX update, reset, new."""
+    from onnxscript import opset18 as op
+
+    def axes(*values: int):
+        return op.Constant(value_ints=list(values))
+
+    hidden = int(memory.shape[2])
+    order = axes(*range(hidden, 2 * hidden), *range(hidden), *range(2 * hidden, 3 * hidden))
+
+    def stacked(offset: int):
+        """Parameter `offset` of each direction, gates reordered, [directions, 3 hidden, ...]."""
+        parts = [op.Unsqueeze(op.Gather(p, order, axis=0), axes(0)) for p in params[offset::4]]
+        return op.Concat(*parts, axis=0) if len(parts) > 1 else parts[0]
+
+    swap = (x.shape[0], x.shape[1]) != (1, 1)  # ONNX wants time first
+    y, last = op.GRU(
+        op.Transpose(x, perm=[1, 0, 2]) if swap else x,
+        stacked(0), stacked(1), op.Concat(stacked(2), stacked(3), axis=1), None, memory,
+        hidden_size=hidden, direction="bidirectional" if bidirectional else "forward", linear_before_reset=1,
+    )  # fmt: skip
+    y = op.Transpose(y, perm=[2, 0, 1, 3])  # [L, directions, N, hidden] -> [N, L, directions, hidden]
+    return op.Reshape(y, axes(0, 0, -1)), last
+
+
+class OnnxEnhancer:
+    """The exported step behind the interface of `enhance.enhancer.Enhancer`, for one channel on a CPU.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ImportError: onnxruntime is not installed.
+    """
+
+    sampling_rate, fft_size, hop = 16_000, 512, 256
+
+    def __init__(self, path: str | Path, threads: int = 1):
+        import onnxruntime
+        import torch
+
+        if not Path(path).exists():
+            raise FileNotFoundError(f"{path}: no such file; write it with python -m enhance.export {path}")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = threads
+        self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self.shapes = {i.name: i.shape for i in self.session.get_inputs() if i.name != "spectrum"}
+        self.device = torch.device("cpu")
+
+    def fold(self) -> OnnxEnhancer:
+        return self
+
+    def to(self, device: str) -> OnnxEnhancer:
+        return self
+
+    def initial_state(self, batch: int = 1) -> dict:
+        import numpy as np
+
+        return {name: np.zeros(shape, np.float32) for name, shape in self.shapes.items()}
+
+    def __call__(self, spectrum, state: dict | None = None):
+        """Spectrum [1, T, 257, 2] and the state before it -> enhanced spectrum, the state after it.
+
+        The state's entries are numpy arrays, as onnxruntime takes and gives them.
+
+        Raises:
+            ValueError: more than one channel.
+        """
+        import torch
+
+        if spectrum.shape[0] != 1:
+            raise ValueError(
+                f"{spectrum.shape[0]} channels; the ONNX step takes one: enhance them one by one"
+            )
+        feed = state or self.initial_state()
+        frames = []
+        for frame in spectrum.numpy().swapaxes(0, 1):
+            enhanced, *values = self.session.run(None, {"spectrum": frame[:, None], **feed})
+            feed = dict(zip(feed, values, strict=True))
+            frames.append(enhanced)
+        return torch.cat([torch.from_numpy(frame) for frame in frames], 1), feed
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m enhance.export",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("output", type=Path, help="file to write (*.onnx)")
+    parser.add_argument("--model", help="architecture, folder or hub id; the compact AdaptCRN when not given")
+    args = parser.parse_args(argv)
+
+    from enhance.enhancer import load_enhancer
+
+    try:
+        export_onnx(load_enhancer(args.model), args.output)
+    except (OSError, ValueError, ImportError) as error:
+        print(str(error).splitlines()[0], file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

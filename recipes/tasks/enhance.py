@@ -1,0 +1,161 @@
+"""Training an enhancer on pairs of noisy and clean speech."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from asr.audio.augment import seeded
+from asr.audio.features import SAMPLING_RATE, istft, stft
+from enhance.enhancer import ARCHITECTURES, Enhancer
+from enhance.losses import enhancement_loss, si_snr
+from enhance.mixing import Mixer, MixtureConfig, list_recordings
+from recipes.evaluate_enhance import find_clips, paired_files, spread
+from recipes.mix import PairStore
+
+
+@dataclass
+class Plan:
+    """One batch: pair numbers, and what seeds the pairs that are mixed on the fly."""
+
+    pairs: list[int]
+    epoch: int
+
+
+class StoredPairs:
+    """A fixed set of pairs, written by `python -m recipes.mix train`; every epoch sees each pair once."""
+
+    def __init__(self, folder: str, max_pairs: int | None = None):
+        self.store = PairStore(folder)
+        self.size = min(len(self.store), max_pairs or len(self.store))
+
+    def pair(self, number: int, epoch: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        return self.store.pair(number)
+
+
+class MixedPairs:
+    """New pairs in every epoch, mixed while training.
+
+    Args:
+        speech, noise: tables or folders of recordings (`enhance.mixing.list_recordings`).
+        size: pairs an epoch.
+    """
+
+    def __init__(self, speech: list[str], noise: list[str], size: int, mixture: MixtureConfig | None = None):
+        files = list_recordings(speech, "clean"), list_recordings(noise, "noise")
+        self.mixer, self.size = Mixer(*files, mixture or MixtureConfig()), size
+
+    def pair(self, number: int, epoch: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        return self.mixer.pair(seeded(seed, epoch, number))
+
+
+class FolderPairs:
+    """Pairs that exist as files of the same name in two folders, as in VoiceBank-DEMAND.
+
+    Args:
+        noisy, clean: folders.
+        seconds: length of the random cut of each pair; shorter pairs are filled with zeros.
+    """
+
+    def __init__(self, noisy: str, clean: str, seconds: float = 4.0):
+        self.files, self.samples = paired_files(Path(noisy), Path(clean)), int(seconds * SAMPLING_RATE)
+        self.size = len(self.files)
+
+    def pair(self, number: int, epoch: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        from asr.audio import load
+
+        waves = np.stack([load(path) for path in self.files[number]])
+        waves = np.pad(waves, ((0, 0), (0, max(0, self.samples - waves.shape[1]))))
+        start = seeded(seed, epoch, number).integers(0, waves.shape[1] - self.samples + 1)
+        noisy, clean = waves[:, start : start + self.samples]
+        return noisy, clean
+
+
+class EnhanceTask:
+    """Task for `recipes.engine.Trainer`.
+
+    Args:
+        model: configuration of the network (`AdaptCRNConfig`, `GTCRNConfig`).
+        pairs: where the training pairs come from.
+        validation: folder in a layout of `recipes.evaluate_enhance`, as `python -m recipes.mix dev` writes it.
+        batch: pairs a batch.
+        seed: seed of the weights, the data order and the mixtures.
+        validation_clips: pairs to validate on, spread evenly; all when None.
+    """
+
+    def __init__(
+        self,
+        model: object,
+        pairs: StoredPairs | MixedPairs | FolderPairs,
+        validation: str,
+        batch: int = 8,
+        seed: int = 0,
+        validation_clips: int | None = 40,
+    ):
+        torch.manual_seed(seed)
+        self.model = create(model)
+        self.pairs, self.batch, self.seed = pairs, batch, seed
+        self.validation = spread(find_clips(Path(validation)), validation_clips)
+
+    def train_batches(self, epoch: int, rank: int, world: int) -> list[Plan]:
+        order = seeded(self.seed, epoch).permutation(self.pairs.size)
+        batches = order[: len(order) // self.batch * self.batch].reshape(-1, self.batch)
+        usable = len(batches) // world * world  # equally many on every process
+        return [Plan(numbers.tolist(), epoch) for numbers in batches[rank:usable:world]]
+
+    def load(self, plan: Plan) -> dict[str, Tensor]:
+        """Waveforms `noisy` and `clean` [batch, samples]."""
+        pairs = [self.pairs.pair(number, plan.epoch, self.seed) for number in plan.pairs]
+        noisy, clean = (torch.from_numpy(np.stack(waves)) for waves in zip(*pairs, strict=True))
+        return {"noisy": noisy, "clean": clean, "seconds": noisy.numel() / SAMPLING_RATE}
+
+    def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+        clean = batch["clean"]
+        estimate, _ = model(spectrum(batch["noisy"]))
+        with torch.autocast(estimate.device.type, enabled=False):
+            estimate = estimate.float()
+            wave = istft(torch.view_as_complex(estimate), clean.shape[-1])
+            loss, parts = enhancement_loss(estimate, spectrum(clean), wave, clean)
+        return loss, {name: float(value.detach()) for name, value in parts.items()}
+
+    @torch.inference_mode()
+    def validate(self, model: Enhancer) -> dict[str, float]:
+        """Loss, SI-SNR and its gain over the noisy input (dB), and wide-band PESQ where `pesq` is installed."""
+        from asr.audio import load
+        from enhance.metrics import metric_functions
+
+        functions = metric_functions(("pesq",))
+        device, rows = next(model.parameters()).device, []
+        for clip in self.validation:
+            noisy, clean = (
+                torch.from_numpy(load(path)).to(device)[None] for path in (clip.noisy, clip.clean)
+            )
+            row, enhanced = {}, model.enhance(noisy)
+            row["loss"] = float(enhancement_loss(spectrum(enhanced), spectrum(clean), enhanced, clean)[0])
+            row["si_snr"] = float(si_snr(enhanced, clean))
+            row["si_snr_gain"] = row["si_snr"] - float(si_snr(noisy, clean))
+            row |= {
+                name: f(enhanced[0].cpu().numpy(), clean[0].cpu().numpy()) for name, f in functions.items()
+            }
+            rows.append(row)
+        return {name: float(np.nanmean([row[name] for row in rows])) for name in rows[0]}
+
+    def export(self, model: Enhancer, folder: Path) -> None:
+        model.save_half(folder)
+
+
+def create(config: object) -> Enhancer:
+    """The network that a configuration describes, with fresh weights."""
+    from importlib import import_module
+
+    module, name = ARCHITECTURES[config.architecture]
+    return getattr(import_module(module), name)(config)
+
+
+def spectrum(wave: Tensor) -> Tensor:
+    """Waveform [batch, samples] -> real spectrum [batch, frames, bins, 2]."""
+    return torch.view_as_real(stft(wave))

@@ -1,0 +1,100 @@
+import io
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+
+from enhance.denoise import main
+
+
+@pytest.fixture
+def recordings(hum, tmp_path):
+    soundfile.write(tmp_path / "a.wav", hum(6000)[0], 16_000)
+    soundfile.write(tmp_path / "b.flac", hum(9000, 44_100, 2).T, 44_100)
+    (tmp_path / "bad.wav").write_bytes(b"RIFF but not really")
+    return tmp_path
+
+
+def pipe(monkeypatch, data: bytes) -> io.BytesIO:
+    sink = io.BytesIO()
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(data)))
+    monkeypatch.setattr(
+        sys, "stdout", SimpleNamespace(buffer=sink, write=lambda text: None, flush=lambda: None)
+    )
+    return sink
+
+
+def test_good_files_are_done_and_bad_ones_named(recordings, saved_model, capsys):
+    out = recordings / "out"
+    inputs = [str(recordings / name) for name in ("a.wav", "bad.wav", "b.flac", "gone.wav")]
+    assert main([*inputs, "-o", str(out), "--model", str(saved_model)]) == 1
+    printed = capsys.readouterr()
+    lines = [line for line in printed.err.splitlines() if line.startswith(str(recordings))]
+    assert printed.out == "" and len(lines) == 2 and "bad.wav" in lines[0] and "gone.wav" in lines[1]
+    assert sorted(path.name for path in out.iterdir()) == ["a.wav", "b.flac"]
+    for name in ("a.wav", "b.flac"):
+        before, after = soundfile.info(recordings / name), soundfile.info(out / name)
+        assert (before.samplerate, before.channels, before.frames) == (
+            after.samplerate,
+            after.channels,
+            after.frames,
+        )
+
+
+def test_plot_is_written(recordings, saved_model):
+    out = recordings / "out"
+    assert main([str(recordings / "a.wav"), "-o", str(out), "--model", str(saved_model), "--plot"]) == 0
+    assert (out / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_pipe_gives_what_a_file_gives(recordings, saved_model, monkeypatch):
+    main([str(recordings / "a.wav"), "-o", str(recordings / "out"), "--model", str(saved_model)])
+    sink = pipe(monkeypatch, (recordings / "a.wav").read_bytes())
+    assert main(["-", "--model", str(saved_model)]) == 0
+    assert sink.getvalue() == (recordings / "out" / "a.wav").read_bytes()
+
+
+def test_raw_pipe_is_aligned_and_of_the_same_length(recordings, saved_model, monkeypatch):
+    samples, _ = soundfile.read(recordings / "a.wav", dtype="int16")
+    sink = pipe(monkeypatch, samples.tobytes())
+    assert main(["-", "--raw", "--model", str(saved_model), "--attenuation_limit", "0"]) == 0
+    np.testing.assert_allclose(np.frombuffer(sink.getvalue(), "<i2"), samples, atol=1)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["a.wav"], "-o DIR is needed"),
+        (["a.wav", "-o", "."], "would be overwritten"),
+        (["a.wav", "sub/a.wav", "-o", "out"], "both be written"),
+        (["a.wav", "-o", "out", "--raw"], "--raw"),
+        (["a.wav", "-o", "out", "--attenuation_limit", "-1"], "0 or more"),
+        (["-", "--plot"], "--plot needs"),
+    ],
+)
+def test_wrong_usage(recordings, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(recordings)
+    with pytest.raises(SystemExit) as exit_info:
+        main(arguments)
+    assert exit_info.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_unknown_model_is_one_line(recordings, monkeypatch, capsys):
+    def offline(*arguments):
+        raise OSError("no network in tests")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", offline)
+    assert main([str(recordings / "a.wav"), "-o", str(recordings / "out"), "--model", "no/such"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert not (recordings / "out").exists()
+
+
+@pytest.mark.parametrize("program", ["enhance.denoise", "enhance.export", "enhance.speed"])
+def test_help_does_not_import_torch(program):
+    code = f"import sys, runpy; sys.argv = ['x', '--help']\ntry: runpy.run_module('{program}', run_name='__main__')\n"
+    code += "except SystemExit: pass\nassert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0 and "usage" in done.stdout, done.stderr

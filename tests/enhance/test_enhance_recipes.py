@@ -1,0 +1,174 @@
+"""Training task and evaluation on a tiny corpus."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from enhance.adaptcrn import AdaptCRN, AdaptCRNConfig
+from recipes.evaluate_enhance import (
+    evaluate_enhancement,
+    find_clips,
+    format_table,
+    main,
+    paired_files,
+    spread,
+)
+from recipes.tasks.enhance import EnhanceTask, FolderPairs, MixedPairs
+
+
+@pytest.fixture
+def pairs(hum, tmp_path):
+    """Six noisy and clean files at two ratios in the layout of `recipes.mix dev`."""
+    rows = ["id\tsnr_db\tspeech\tnoise"]
+    for kind in ("noisy", "clean"):
+        (tmp_path / kind).mkdir()
+    for number in range(6):
+        clean = hum(12_000 + number)[0]
+        noise = np.random.default_rng(number).standard_normal(len(clean)) * (0.02 if number % 2 else 0.2)
+        soundfile.write(tmp_path / "clean" / f"c{number}.wav", clean, 16_000)
+        soundfile.write(tmp_path / "noisy" / f"c{number}.wav", 0.5 * (clean + noise), 16_000)
+        rows.append(f"c{number}\t{10 if number % 2 else -5}\ts.wav\tn.wav")
+    (tmp_path / "mixture.tsv").write_text("\n".join(rows) + "\n")
+    return tmp_path
+
+
+def task(pairs, source=None, **options):
+    source = source or FolderPairs(str(pairs / "noisy"), str(pairs / "clean"), seconds=0.5)
+    return EnhanceTask(
+        AdaptCRNConfig(num_kernels=2), source, str(pairs), batch=2, validation_clips=2, **options
+    )
+
+
+def test_batches_are_a_function_of_seed_and_epoch(pairs):
+    first, second = task(pairs), task(pairs)
+    plans = first.train_batches(3, 0, 1)
+    assert sorted(n for plan in plans for n in plan.pairs) == list(range(6))
+    assert [p.pairs for p in plans] == [p.pairs for p in second.train_batches(3, 0, 1)]
+    assert [p.pairs for p in plans] != [p.pairs for p in first.train_batches(4, 0, 1)]
+    for name in ("noisy", "clean"):
+        torch.testing.assert_close(first.load(plans[0])[name], second.load(plans[0])[name])
+    for parameter, other in zip(first.model.parameters(), second.model.parameters(), strict=True):
+        torch.testing.assert_close(parameter, other)
+
+
+def test_processes_share_an_epoch(pairs):
+    shares = [task(pairs).train_batches(0, rank, 2) for rank in (0, 1)]
+    assert len(shares[0]) == len(shares[1]) == 1 and set(shares[0][0].pairs).isdisjoint(shares[1][0].pairs)
+
+
+def test_pairs_mixed_on_the_fly_change_with_the_epoch(pairs):
+    source = MixedPairs([str(pairs / "clean")], [str(pairs / "noisy")], size=4)
+    assert not np.array_equal(source.pair(1, 0, 0)[0], source.pair(1, 1, 0)[0])
+    np.testing.assert_array_equal(source.pair(1, 0, 0), source.pair(1, 0, 0))
+
+
+def test_training_lowers_the_loss(pairs):
+    trained = task(pairs)
+    batch = trained.load(trained.train_batches(0, 0, 1)[0])
+    optimiser, losses = torch.optim.Adam(trained.model.parameters(), 3e-3), []
+    for _ in range(12):
+        loss, parts = trained.loss(trained.model.train(), batch)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.95 * losses[0] and {"si_snr", "magnitude", "complex"} == parts.keys()
+
+
+def test_validation_and_export(pairs, tmp_path):
+    trained = task(pairs)
+    metrics = trained.validate(trained.model.eval())
+    assert all(np.isfinite(metrics[name]) for name in ("loss", "si_snr", "si_snr_gain"))
+    trained.export(trained.model, tmp_path / "exported")
+    assert AdaptCRN.from_pretrained(tmp_path / "exported").config == AdaptCRNConfig(num_kernels=2)
+
+
+def test_evaluation_per_ratio(pairs):
+    result = evaluate_enhancement(pairs, pairs / "clean", ["si_snr", "stoi"], wer=False)
+    systems = result["systems"]
+    assert result["clips"] == 6 and set(systems["noisy"]) == {"all", "-5", "10"}
+    assert systems["noisy"]["10"]["si_snr"] > systems["noisy"]["-5"]["si_snr"] + 10
+    mean = (systems["noisy"]["10"]["si_snr"] + systems["noisy"]["-5"]["si_snr"]) / 2
+    assert systems["noisy"]["all"]["si_snr"] == pytest.approx(mean)
+    assert systems["enhanced"]["all"]["si_snr"] > 60  # the clean files themselves
+    assert "enhanced" in format_table(result)
+
+
+def test_evaluation_of_a_model_writes_table_and_json(pairs, saved_model, capsys):
+    output = pairs / "result.json"
+    arguments = [
+        str(pairs),
+        "--enhanced",
+        str(saved_model),
+        "--metrics",
+        "si_snr",
+        "--no_wer",
+        "--limit",
+        "2",
+    ]
+    assert main([*arguments, "--output", str(output)]) == 0
+    result = json.loads(output.read_text())
+    assert result["clips"] == 2 and np.isfinite(result["systems"]["enhanced"]["all"]["si_snr"])
+    assert "enhanced" in capsys.readouterr().out
+
+
+def test_word_errors_are_pooled(pairs, monkeypatch):
+    """A recogniser that hears one word more in noisy files, against given texts and against the clean file."""
+
+    class Hears:
+        def __call__(self, wave, sampling_rate):
+            loud = bool(np.abs(wave).max() > 0.3)  # only the noisy files at -5 dB are that loud
+            return type("Transcript", (), {"text": "one two three" + " four" * loud})
+
+    monkeypatch.setattr("recipes.evaluate_enhance._recogniser", Hears)
+    noisy = evaluate_enhancement(pairs, metrics=["si_snr"])["systems"]["noisy"]
+    assert noisy["-5"]["dwer"] == pytest.approx(1 / 3) and noisy["10"]["dwer"] == 0
+    assert noisy["all"]["dwer"] == pytest.approx(1 / 6)
+    (pairs / "texts.tsv").write_text("id\ttext\ns\tone two three four\n")
+    noisy = evaluate_enhancement(pairs, metrics=["si_snr"], texts=pairs / "texts.tsv")["systems"]["noisy"]
+    assert noisy["-5"]["wer"] == 0 and noisy["10"]["wer"] == pytest.approx(1 / 4)
+
+
+def test_voicebank_demand_layout(pairs, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("voicebank")
+    (pairs / "noisy").rename(folder / "noisy_testset_wav")
+    (pairs / "clean").rename(folder / "clean_testset_wav")
+    (folder / "log_testset.txt").write_text("".join(f"c{n} bus {2.5 + 5 * (n % 2)}\n" for n in range(6)))
+    clips = find_clips(folder)
+    assert [c.condition for c in clips] == ["2.5", "7.5"] * 3
+    assert [c.id for c in spread(clips, 2)] == ["c0", "c3"]
+
+
+def test_folders_that_do_not_fit_are_explained(tmp_path, capsys):
+    assert main([str(tmp_path)]) == 1
+    assert "neither noisy/ and clean/" in capsys.readouterr().err
+    (tmp_path / "noisy").mkdir()
+    with pytest.raises(FileNotFoundError, match="clean: no such folder"):
+        paired_files(tmp_path / "noisy", tmp_path / "clean")
+
+
+def test_download_unpacks_and_does_not_repeat_itself(tmp_path, capsys):
+    """The corpus as archives in a local folder."""
+    import zipfile
+
+    from recipes.download_enhance import FOLDERS, LOGS
+    from recipes.download_enhance import main as download
+
+    for name, entry in [(folder, f"{folder}/p232_001.wav") for folder in FOLDERS] + [
+        (LOGS, "logs/log_testset.txt")
+    ]:
+        with zipfile.ZipFile(tmp_path / f"{name}.zip", "w") as archive:
+            archive.writestr(entry, name)
+    out, source = tmp_path / "corpus", tmp_path.as_uri()
+    assert download([str(out), "--source", source]) == 0
+    assert sorted(path.name for path in out.iterdir()) == sorted([*FOLDERS, "log_testset.txt"])
+    assert (out / FOLDERS[0] / "p232_001.wav").read_text() == FOLDERS[0]
+    assert download([str(out), "--source", "file:///nowhere"]) == 0
+    assert download([str(tmp_path / "other"), "--source", "file:///nowhere"]) == 1
+    assert (
+        len(capsys.readouterr().err.strip().splitlines()[-1:]) == 1
+        and list((tmp_path / "other").iterdir()) == []
+    )

@@ -1,0 +1,30 @@
+import pytest
+import torch
+
+from enhance.enhancer import load_enhancer
+from enhance.gtcrn import GTCRN, GTCRNConfig
+from enhance.streaming import OverlapAdd
+
+pytest.importorskip("onnxscript")
+pytest.importorskip("onnxruntime")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["adaptcrn", "gtcrn adaptive"])
+def test_onnx_step_equals_torch(name, adaptcrn, hum, tmp_path):
+    from enhance.export import OnnxEnhancer, export_onnx
+
+    torch.manual_seed(1)
+    model = adaptcrn if name == "adaptcrn" else GTCRN(GTCRNConfig(num_kernels=8)).eval()
+    path, wave = tmp_path / "step.onnx", torch.from_numpy(hum(16_000))
+    export_onnx(model, path)
+    onnx = load_enhancer(path)
+    assert isinstance(onnx, OnnxEnhancer) and onnx.initial_state().keys() == model.initial_state().keys()
+    torch.testing.assert_close(OverlapAdd(onnx).whole(wave), model.enhance(wave), atol=1e-5, rtol=1e-4)
+    with pytest.raises(ValueError, match="2 channels"):
+        onnx(torch.zeros(2, 1, 257, 2))
+
+
+def test_missing_graph_tells_how_to_make_it(tmp_path):
+    with pytest.raises(FileNotFoundError, match="enhance.export"):
+        load_enhancer(tmp_path / "no.onnx")
