@@ -62,6 +62,8 @@ def align_words(
         text = tokenizer.decode([tokens[i] for i in group])
         if not text:
             continue
+        while not tokenizer.decode([tokens[group[0]]]):  # a word mark of its own may stand in the pause before
+            group = group[1:]
         start, end = spans[group[0]][0] * hop_seconds, spans[group[-1]][1] * hop_seconds
         following = spans[groups[number + 1][0]][0] * hop_seconds if number + 1 < len(groups) else limit
         raw = min(spans[i][2] for i in group)  # a word is as sure as its least sure piece

@@ -146,10 +146,10 @@ def decoded(source) -> Iterator[tuple[int, Iterator[np.ndarray]]]:
     What only ffmpeg reads comes mono at 48 kHz. Raises `asr.audio.AudioError` where it cannot be decoded.
     """
     from asr.audio.decode import decode
-    from asr.audio.io import _opened, source_name
+    from asr.audio.io import opened, source_name
 
     name = source_name(source)
-    with _opened(source, name) as file:
+    with opened(source, name) as file:
         yield decode(file, name, FALLBACK_RATE)
 
 

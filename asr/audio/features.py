@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torchaudio.functional import melscale_fbanks
 
-SAMPLING_RATE = 16_000
+from asr.audio.io import SAMPLING_RATE
+
 FRAME_HOP = 160  # samples: 10 ms
 FRAME_LENGTH = 400  # samples: 25 ms
 FFT_SIZE = 512

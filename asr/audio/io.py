@@ -49,7 +49,7 @@ def stream(source: Source, sampling_rate: int = SAMPLING_RATE) -> Iterator[np.nd
     from asr.audio.decode import decode
 
     name = source_name(source)
-    with _opened(source, name) as file:
+    with opened(source, name) as file:
         rate, blocks = decode(file, name, sampling_rate)
         mono = (block.mean(axis=1) for block in blocks)
         yield from _not_empty(_resampled(_finite(mono, rate, name), rate, sampling_rate, name), name)
@@ -137,7 +137,7 @@ def source_name(source: Source) -> str:
 
 
 @contextlib.contextmanager
-def _opened(source: Source, name: str) -> Iterator[BinaryIO]:
+def opened(source: Source, name: str) -> Iterator[BinaryIO]:
     """The source as a seekable binary file with at least one byte."""
     with contextlib.ExitStack() as stack:
         if isinstance(source, (bytes, bytearray, memoryview)):

@@ -80,13 +80,13 @@ def summarise(recordings: list, texts: dict[str, list[str]], spent: dict[str, np
     first, result = next(iter(texts)), {}
     for name, hypotheses in texts.items():
         factors = spent[name] / seconds
-        difference, low, high = paired_bootstrap(counts[name], counts[first])
+        low, high, _ = paired_bootstrap(counts[first], counts[name])
         result[name] = {
             **report(references, dict(zip(references, hypotheses, strict=True)), by_speaker=True),
             "rtf": float(spent[name].sum() / seconds.sum()),
             "rtf_median": float(np.median(factors)),
             "rtf_p95": float(np.percentile(factors, 95)),
-            "difference_to_first": [difference, low, high],
+            "difference_to_first": [low, high],
         }
     return result
 
@@ -102,6 +102,10 @@ def print_table(result: dict) -> None:
             f"{name:14s} {raw['wer']:8.2%} {low:8.2%}-{high:8.2%} {normalised['wer']:11.2%} {raw['cer']:7.2%} "
             f"{values['rtf']:7.4f} {values['rtf_p95']:7.4f}"
         )
+    first = next(iter(result))
+    for name in list(result)[1:]:
+        low, high = result[name]["difference_to_first"]
+        print(f"WER of {name} minus {first}: 95 % interval {low:+.2%} to {high:+.2%} (paired bootstrap)")
     print("\nWER by speaker")
     speakers = {name: values["speakers"] for name, values in result.items()}
     for speaker in next(iter(speakers.values())):

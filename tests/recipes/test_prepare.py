@@ -151,3 +151,15 @@ def test_shards_are_split_between_machines(corpus, monkeypatch):
         for line in f.read_text().splitlines()
     ]
     assert names == ["b#0"]
+
+
+def test_lhotse_cuts_are_a_table(tmp_path):
+    lhotse = pytest.importorskip("lhotse", reason="lhotse is not installed")
+    soundfile.write(tmp_path / "talk.wav", np.sin(np.arange(48000)) * 0.1, 16000)
+    recording = lhotse.Recording.from_file(tmp_path / "talk.wav", recording_id="talk")
+    supervision = lhotse.SupervisionSegment("talk-1", "talk", start=0, duration=1.0, text="hello there", speaker="ann")
+    cut = lhotse.MonoCut("cut-1", start=1.0, duration=1.0, channel=0, recording=recording, supervisions=[supervision])
+    lhotse.CutSet.from_cuts([cut]).to_file(tmp_path / "cuts.jsonl.gz")
+    (found,) = read_table(tmp_path / "cuts.jsonl.gz")
+    assert (found.id, found.speaker, found.text) == ("cut-1", "ann", "hello there")
+    assert len(found.wave()) == 16000

@@ -1,0 +1,88 @@
+"""The programs around a trained recogniser, run on the shipped model and the sample recording."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+import asr
+from asr.ctc import COMPACT
+from recipes import benchmark, calibrate, evaluate, tune_beam
+
+SAMPLE = Path(asr.__file__).parent / "sample.flac"
+TEXT = "the young men and women were determined to secure an education at any cost"
+
+
+@pytest.fixture
+def table(tmp_path):
+    rows = [f"{speaker}-1\t{SAMPLE}\t{speaker}\t{TEXT}" for speaker in ("a", "b", "c", "d")]
+    path = tmp_path / "table.tsv"
+    path.write_text("id\tpath\tspeaker\ttext\n" + "\n".join(rows) + "\n")
+    return path
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A copy of the shipped model whose config may be rewritten."""
+    return Path(shutil.copytree(COMPACT, tmp_path / "model"))
+
+
+def test_evaluate_reports_and_writes_json(table, tmp_path, capsys):
+    # The same file four times is one input to the transcriber, so give each row a copy of its own.
+    text = table.read_text()
+    for name in "abcd":
+        shutil.copy(SAMPLE, tmp_path / f"{name}.flac")
+        text = text.replace(f"{name}-1\t{SAMPLE}", f"{name}-1\t{name}.flac")
+    table.write_text(text)
+    assert evaluate.main(["asr=greedy", f"data={table}", f"output={tmp_path / 'result.json'}"]) == 0
+    assert "WER" in capsys.readouterr().out
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["utterances"] == 4 and len(set(result["hypotheses"].values())) == 1
+    assert 0 <= result["scores"][0]["wer"] < 1
+
+
+@pytest.mark.parametrize(
+    "arguments", [["data=x"], ["asr=greedy", "enhance=adaptcrn", "data=x"], ["asr=greedy", "dat=x"]]
+)
+def test_evaluate_refuses_what_it_cannot_do(arguments, capsys):
+    assert evaluate.main(arguments) == 2
+    assert capsys.readouterr().err.startswith("recipes.evaluate:")
+
+
+def test_tuning_writes_the_best_pair(table, model, capsys):
+    assert (
+        tune_beam.main([str(table), "--model", str(model), "--weights", "0", "0.5", "--bonuses", "0.5", "--limit", "1"])
+        == 0
+    )
+    lines = [line for line in capsys.readouterr().out.splitlines() if "WER" in line]
+    best = min(lines, key=lambda line: float(line.split("WER ")[1]))
+    beam = json.loads((model / "config.json").read_text())["beam"]
+    assert f"lm_weight {beam['lm_weight']} token_bonus {beam['token_bonus']}" in best
+
+
+def test_calibration_is_written_for_every_decoder(table, model, capsys):
+    assert calibrate.main([str(table), "--model", str(model)]) == 0
+    assert capsys.readouterr().out.count("expected calibration error") == 2
+    assert set(json.loads((model / "config.json").read_text())["calibration"]) == {"greedy", "beam"}
+
+
+def test_right_words():
+    assert calibrate.right_words("the cat sat down", "the bat sat") == [True, False, True]
+    assert calibrate.right_words("the cat", "") == []
+
+
+def test_asr_peers(table, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert (
+        benchmark.main(["asr_peers", str(table), "--systems", "greedy", "beam", "--limit", "2", "--out", str(out)]) == 0
+    )
+    assert "WER by speaker" in capsys.readouterr().out
+    result = json.loads((out / "result.json").read_text())
+    assert result["greedy"]["difference_to_first"] == [0, 0] and result["beam"]["rtf"] > 0
+    assert (out / "beam.tsv").read_text().startswith("id\ttext\na-1\t")
+
+
+def test_unknown_benchmark(capsys):
+    assert benchmark.main(["nothing"]) == 2
+    assert "asr_peers" in capsys.readouterr().err
