@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from asr.audio.augment import seeded
 from asr.audio.features import SAMPLING_RATE, istft, stft
-from enhance.enhancer import ARCHITECTURES, Enhancer
+from enhance.enhancer import ARCHITECTURES, Enhancer, load_enhancer
 from enhance.losses import enhancement_loss, si_snr
 from enhance.mixing import Mixer, MixtureConfig, list_recordings
 from recipes.evaluate_enhance import find_clips, paired_files, spread
@@ -85,6 +85,7 @@ class EnhanceTask:
         batch: pairs a batch.
         seed: seed of the weights, the data order and the mixtures.
         validation_clips: pairs to validate on, spread evenly; all when None.
+        init: model folder or hub id of the same architecture whose weights start the training.
     """
 
     def __init__(
@@ -95,9 +96,12 @@ class EnhanceTask:
         batch: int = 8,
         seed: int = 0,
         validation_clips: int | None = 40,
+        init: str | None = None,
     ):
         torch.manual_seed(seed)
         self.model = create(model)
+        if init:
+            self.model.load_state_dict(load_enhancer(init).state_dict())
         self.pairs, self.batch, self.seed = pairs, batch, seed
         self.validation = spread(find_clips(Path(validation)), validation_clips)
 
