@@ -43,26 +43,26 @@ class Layer:
     stride: int = 1
     padding: int = 0
     transposed: bool = False
+    count: int = 1  # how often the network has it
 
 
-def _depthwise(name: str, bins: int, channels: int = WIDTH, strided: bool = True, transposed: bool = False) -> Layer:
-    taps, stride = ((1, 5), 2) if strided else ((3, 3), 1)
-    return Layer(name, channels, channels, taps, bins, channels, stride, taps[1] // 2, transposed)
+def _depthwise(name: str, bins: int, channels: int = WIDTH, transposed: bool = False) -> Layer:
+    return Layer(name, channels, channels, (1, 5), bins, channels, stride=2, padding=2, transposed=transposed)
 
 
-def _pointwise(c_in: int, c_out: int, bins: int) -> Layer:
-    return Layer(f"pointwise {c_in}-{c_out}, {bins} bins", c_in, c_out, (1, 1), bins)
+def _pointwise(c_in: int, c_out: int, bins: int, count: int = 1) -> Layer:
+    return Layer(f"pointwise {c_in}-{c_out}, {bins} bins", c_in, c_out, (1, 1), bins, count=count)
 
 
 ADAPTCRN = [
     _depthwise("encoder 1 depthwise", 129, channels=9),
     _depthwise("encoder 2 depthwise", 65),
-    _depthwise("depthwise 3x3", 33, strided=False),
+    Layer("depthwise 3x3", WIDTH, WIDTH, (3, 3), 33, WIDTH, padding=1, count=6),
     _depthwise("decoder 4 depthwise", 33, transposed=True),
     _depthwise("decoder 5 depthwise", 65, transposed=True),
     _pointwise(9, WIDTH, 65),
-    _pointwise(WIDTH, WIDTH, 65),
-    _pointwise(WIDTH, WIDTH, 33),
+    _pointwise(WIDTH, WIDTH, 65, count=3),
+    _pointwise(WIDTH, WIDTH, 33, count=14),
     _pointwise(WIDTH, 4, 129),
     _pointwise(4, 1, 129),
 ]
@@ -316,9 +316,22 @@ def print_layer(results: list[Result]) -> None:
     print(f"  {verdict(results)}", flush=True)
 
 
+def print_network(results: list[Result], setting: Setting) -> None:
+    """The layers as often as the network has them."""
+    count = {layer.name: layer.count for layer in setting.layers}
+    print(f"\n{setting.name}: all {sum(count.values())} layers")
+    for name in dict.fromkeys(r.candidate for r in results):
+        total = sum(_total(r) * count[r.layer] for r in results if r.candidate == name)
+        print(f"  {name:20}{total:13.3f} ms", flush=True)
+
+
+def _total(result: Result) -> float:
+    return result.forward_ms if result.both_ms is None else result.both_ms
+
+
 def verdict(results: list[Result]) -> str:
     """Ours against the best rival, or against the plain convolution where that is the only one."""
-    time = {r.candidate: r.forward_ms if r.both_ms is None else r.both_ms for r in results}
+    time = {r.candidate: _total(r) for r in results}
     rivals = {name: ms for name, ms in time.items() if name not in (OURS, PLAIN)} or {PLAIN: time[PLAIN]}
     best = min(rivals, key=rivals.get)
     return f"ours takes {time[OURS] / rivals[best]:.2f} of {best}"
@@ -353,7 +366,7 @@ def plot(results: list[Result], path: Path) -> None:
     floors = [next(r.floor_both_ms for r in results if r.layer == layer) for layer in layers]
     panels[0].hlines(floors, [x - 0.42 for x in range(len(layers))], [x + 0.42 for x in range(len(layers))], "k",
                      linewidth=1, label="memory floor")  # fmt: skip
-    panels[0].legend(ncols=3)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=6)
     panels[1].set_xticks(range(len(layers)), layers, rotation=30, ha="right")
     figure.savefig(path, format="png", dpi=120)
 
@@ -398,11 +411,14 @@ def main(argv: list[str] | None = None) -> int:
     print(f"torch {torch.__version__}, {args.device}, {args.threads} threads, copies at {bandwidth / 1e9:.1f} GB/s")
     results = []
     for setting in settings(args.device, args.quick):
+        first = len(results)
         for layer in setting.layers:
             with torch.set_grad_enabled(setting.backward):
                 of_layer = list(measure_layer(layer, setting, watch, bandwidth))
             print_layer(of_layer)
             results += of_layer
+        if setting.layers is not DENSE:
+            print_network(results[first:], setting)
     if args.out:
         write_report(results, args.out)
     return 0
