@@ -50,7 +50,7 @@ class BeamOptions:
         threshold: tokens this many nats below the frame's best are not tried.
     """
 
-    beam_size: int = 8
+    beam_size: int = 16
     lm_weight: float = 0.5
     token_bonus: float = 0.6
     candidates: int = 16

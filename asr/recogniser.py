@@ -45,7 +45,7 @@ class DecodeOptions:
     """
 
     decoder: str | None = None
-    beam_size: int = 8
+    beam_size: int = 16
     word_timestamps: bool = True
 
     def __post_init__(self):

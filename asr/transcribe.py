@@ -79,7 +79,7 @@ def make_parser() -> argparse.ArgumentParser:
     option = parser.add_argument_group("recognition").add_argument
     option("--decoder", choices=("greedy", "beam"),
            help="how CTC is decoded (default: beam where the model brings a language model, else greedy)")
-    option("--beam_size", type=_positive, help="hypotheses kept by the beam (default: 8)")
+    option("--beam_size", type=_positive, help="hypotheses kept by the beam (default: 16)")
     option("--vad_onset", type=float, default=0.5, metavar="P",
            help="speech probability from which on audio is transcribed; 0: all (default: %(default)s)")
     option("--enhance", metavar="NAME", help="clean the speech first with this enhancement model")
@@ -186,7 +186,7 @@ def _build(args: argparse.Namespace):
         from asr.recogniser import DecodeOptions
         from asr.transcriber import Transcriber
 
-        options = DecodeOptions(args.decoder, args.beam_size or 8, args.word_timestamps or bool(limits))
+        options = DecodeOptions(args.decoder, args.beam_size or 16, args.word_timestamps or bool(limits))
         transcriber = Transcriber.from_pretrained(
             args.model, args.device, batch_size=args.batch_size, options=options, segmenter=segmenter,
             enhancer=_enhancer(args.enhance), corrector=_corrector() if args.correct else None,

@@ -42,9 +42,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("table", help="held-out recordings with columns id, path, text")
     parser.add_argument("--model", type=Path, default=COMPACT, help="model folder with an ngram.npz")
     parser.add_argument("--limit", type=int, help="use only so many recordings, spread evenly")
-    parser.add_argument("--beam_size", type=int, default=8)
-    parser.add_argument("--weights", type=float, nargs="+", default=[0.0, 0.4, 0.6, 0.8, 1.0])
-    parser.add_argument("--bonuses", type=float, nargs="+", default=[0.0, 0.5, 1.0, 1.5])
+    parser.add_argument("--beam_size", type=int, default=16)
+    parser.add_argument("--weights", type=float, nargs="+", default=[0.0, 0.5, 0.7, 0.85, 1.0])
+    parser.add_argument("--bonuses", type=float, nargs="+", default=[1.0, 2.0, 2.8, 3.4, 4.0])
     args = parser.parse_args(argv)
 
     recogniser, recordings = load_recogniser(args.model, "cpu"), read_table(args.table)
