@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
+import io
 from pathlib import Path
 
 import torch
@@ -58,7 +60,8 @@ class CTCModel(nn.Module, PyTorchModelHubMixin):
     @classmethod
     def from_pretrained(cls, name: str | Path | None = None, **kwargs) -> CTCModel:
         """Load from a folder or a Hub id; None loads the compact model that ships in the package."""
-        return super().from_pretrained(str(name or COMPACT), **kwargs)
+        with contextlib.redirect_stdout(io.StringIO()):  # huggingface_hub prints where results belong
+            return super().from_pretrained(str(name or COMPACT), **kwargs)
 
     def save_half(self, folder: str | Path) -> None:
         """`save_pretrained` with the weights in half precision; loading restores float32."""

@@ -5,8 +5,6 @@ Both kinds of model give log-probabilities per frame; everything after that is s
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -121,8 +119,7 @@ class CompactRecogniser(CTCRecogniser):
     sampling_rate = 16_000
 
     def __init__(self, name: str | Path | None = None, device: str = "cpu"):
-        with contextlib.redirect_stdout(io.StringIO()):  # huggingface_hub prints where results belong
-            self.model = CTCModel.from_pretrained(name).to(device).eval()
+        self.model = CTCModel.from_pretrained(name).to(device).eval()
         self.tokenizer = self.model.tokenizer
         self.hop_seconds = self.model.hop_seconds
         self.calibration = self.model.calibration

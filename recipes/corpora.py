@@ -77,13 +77,14 @@ def read_rows(table: str | Path) -> list[dict[str, str]]:
 
 def write_table(path: Path, recordings: list[Recording]) -> None:
     """Write a table, paths relative to its folder where they lie below it; the file appears whole."""
+    from asr.audio.io import atomic_path
+
     lines = ["id\tpath\tspeaker\ttext"]
     for r in recordings:
         place = r.path.relative_to(path.parent) if r.path.is_relative_to(path.parent) else r.path.resolve()
         lines.append(f"{r.id}\t{place}\t{r.speaker}\t{r.text}")
-    partial = path.with_name(path.name + ".part")
-    partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    partial.rename(path)
+    with atomic_path(path) as partial:
+        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _read_lhotse(manifest: Path) -> list[Recording]:

@@ -288,9 +288,10 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     print(format_table(result))
     if args.output:
-        partial = args.output.with_name(args.output.name + ".part")
-        partial.write_text(json.dumps(result, indent=1) + "\n")
-        partial.replace(args.output)
+        from asr.audio.io import atomic_path
+
+        with atomic_path(args.output) as partial:
+            partial.write_text(json.dumps(result, indent=1) + "\n")
     return 0
 
 
