@@ -16,11 +16,15 @@ from asr.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A transcription: token ids, their text and a log-probability (of the path for greedy, of the text for beam)."""
+    """A transcription: token ids, their text and a log-probability (of the path for greedy, of the text for beam).
+
+    `token_scores` are log-probabilities of the tokens where the decoder itself has them.
+    """
 
     tokens: list[int]
     text: str
     score: float
+    token_scores: list[float] | None = None
 
 
 def collapse(path: list[int], blank: int = 0) -> list[int]:
@@ -28,14 +32,17 @@ def collapse(path: list[int], blank: int = 0) -> list[int]:
     return [t for t, before in zip(path, [blank, *path], strict=False) if t != blank and t != before]
 
 
+def best_path(log_probabilities: Tensor, tokenizer: Tokenizer) -> Hypothesis:
+    """The text of the best CTC path of log_probabilities [frames, vocabulary]."""
+    best, path = log_probabilities.max(-1)
+    tokens = collapse(path.tolist())
+    return Hypothesis(tokens, tokenizer.decode(tokens), float(best.sum()))
+
+
 def greedy(log_probabilities: Tensor, lengths: Tensor, tokenizer: Tokenizer) -> list[Hypothesis]:
     """Best path of each utterance of log_probabilities [batch, frames, vocabulary] with lengths [batch]."""
-    best, paths = log_probabilities.max(-1)
-    hypotheses = []
-    for scores, path, length in zip(best, paths.tolist(), lengths.tolist(), strict=True):
-        tokens = collapse(path[:length])
-        hypotheses.append(Hypothesis(tokens, tokenizer.decode(tokens), float(scores[:length].sum())))
-    return hypotheses
+    pairs = zip(log_probabilities, lengths.tolist(), strict=True)
+    return [best_path(frames[:length], tokenizer) for frames, length in pairs]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ Both kinds of model give log-probabilities per frame; everything after that is s
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,13 +23,17 @@ check_torchaudio()  # before transformers, which fails in obscure ways when torc
 import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
+from asr import text_decoders  # noqa: E402
 from asr.ctc import COMPACT, CTCModel  # noqa: E402
-from asr.decoding import BeamOptions, greedy, prefix_beam  # noqa: E402
+from asr.decoding import BeamOptions, Hypothesis, best_path, prefix_beam  # noqa: E402
+from asr.denoising import Denoised  # noqa: E402
 from asr.ngram import NGram  # noqa: E402
+from asr.rescoring import TextScorer  # noqa: E402
+from asr.text_decoders import DenoisingDecoder, Listened, TwinDecoder, load_decoder  # noqa: E402
 from asr.timing import align_words  # noqa: E402
 from asr.tokenizer import WORD_MARK  # noqa: E402
 
-DECODERS = ("greedy", "beam")
+DECODERS = ("greedy", "beam", *text_decoders.DECODERS)
 
 
 @dataclass(frozen=True)
@@ -36,15 +41,20 @@ class DecodeOptions:
     """How log-probabilities become text.
 
     Args:
-        decoder: "greedy" takes the best token of each frame, "beam" searches prefixes; by default the beam
-            where the model brings a language model, greedy elsewhere.
+        decoder: "greedy" takes the best token of each frame, "beam" searches prefixes, "dllm" denoises the CTC
+            draft, "ar" is its autoregressive twin and "speculative" the twin verifying the draft; by default the
+            beam where the model brings a language model, greedy elsewhere.
         beam_size: prefixes kept by the beam search.
         word_timestamps: find the time and the confidence of each word as well.
+        decoder_model: folder or Hub id of the decoder behind "dllm", "ar" and "speculative"; None: the compact one.
+        denoising: choices of "dllm" (fields of `asr.text_decoders.DenoisingDecode`) other than the model's own.
     """
 
     decoder: str | None = None
     beam_size: int = 16
     word_timestamps: bool = True
+    decoder_model: str | None = None
+    denoising: dict = field(default_factory=dict)
 
     def __post_init__(self):
         if self.decoder not in (None, *DECODERS):
@@ -55,12 +65,16 @@ class DecodeOptions:
 
 @dataclass(frozen=True)
 class Utterance:
-    """What one wave says; times of words are seconds from its start."""
+    """What one wave says; times of words are seconds from its start.
+
+    `score_texts` gives log p(text | wave) of any texts, where the model can spell them.
+    """
 
     text: str
     words: list[Word] = field(default_factory=list)
     score: float | None = None
     nbest: list[tuple[str, float]] = field(default_factory=list)
+    score_texts: TextScorer | None = field(default=None, compare=False, repr=False)
 
 
 class Recogniser(Protocol):
@@ -87,29 +101,40 @@ class CTCRecogniser:
         """Log-probabilities of a batch and their lengths [batch] in frames."""
         raise NotImplementedError
 
+    def listen(self, waves: list[np.ndarray]) -> Listened:
+        """What the model makes of a batch, before decoding."""
+        log_probs, lengths = self.log_probabilities(waves)
+        return Listened(None, lengths, [f[:n] for f, n in zip(log_probs.cpu(), lengths.tolist(), strict=True)])
+
+    def hypotheses(self, heard: Listened, decoder: str, options: DecodeOptions) -> list[list[Hypothesis]]:
+        """Hypotheses of each utterance, best first.
+
+        Raises:
+            ValueError: the model has no such decoder.
+        """
+        if decoder == "greedy":
+            return [[best_path(frames, self.tokenizer)] for frames in heard.posteriors]
+        if decoder == "beam":
+            beam = replace(self.beam, beam_size=options.beam_size)
+            return [prefix_beam(frames, self.tokenizer, beam, self.lm) for frames in heard.posteriors]
+        raise ValueError(f"decoder {decoder!r} needs a model of our own; this one has greedy and beam")
+
     @torch.inference_mode()
     def transcribe_batch(self, waves: list[np.ndarray], options: DecodeOptions) -> list[Utterance]:
         """Utterances of waves [samples], in their order."""
-        log_probs, lengths = self.log_probabilities(waves)
-        log_probs, lengths = log_probs.cpu(), lengths.cpu()
+        heard = self.listen(waves)
         decoder = options.decoder or self.default_decoder
-        if decoder == "greedy":
-            nbests = [[best] for best in greedy(log_probs, lengths, self.tokenizer)]
-        else:
-            beam = replace(self.beam, beam_size=options.beam_size)
-            nbests = [
-                prefix_beam(frames[:length], self.tokenizer, beam, self.lm)
-                for frames, length in zip(log_probs, lengths.tolist(), strict=True)
-            ]
+        nbests = self.hypotheses(heard, decoder, options)
         utterances = []
-        for wave, frames, length, nbest in zip(waves, log_probs, lengths.tolist(), nbests, strict=True):
+        for wave, frames, nbest in zip(waves, heard.posteriors, nbests, strict=True):
             best, words = nbest[0], []
             if options.word_timestamps:
-                hop = self.hop_seconds or len(wave) / self.sampling_rate / length
+                hop = self.hop_seconds or len(wave) / self.sampling_rate / len(frames)
                 calibration = self.calibration.get(decoder, (1.0, 0.0))
-                words = align_words(frames[:length], best.tokens, self.tokenizer, hop, calibration)
+                words = align_words(frames, best.tokens, self.tokenizer, hop, calibration, best.token_scores)
             rivals = [(hypothesis.text, hypothesis.score) for hypothesis in nbest]
-            utterances.append(Utterance(best.text, words, best.score, rivals if len(rivals) > 1 else []))
+            scorer = TextScorer(frames, self.tokenizer, lambda: self.lm) if hasattr(self.tokenizer, "encode") else None
+            utterances.append(Utterance(best.text, words, best.score, rivals if len(rivals) > 1 else [], scorer))
         return utterances
 
 
@@ -126,6 +151,8 @@ class CompactRecogniser(CTCRecogniser):
         self._ngram = _file(name or COMPACT, "ngram.npz")
         if self._ngram:
             self.beam, self.default_decoder = BeamOptions(**self.model.beam), "beam"
+        self.decoders: dict[tuple, DenoisingDecoder | TwinDecoder] = {}
+        self.on_denoised: Callable[[Denoised], None] | None = None  # sees every pass of the denoiser
 
     @cached_property
     def lm(self) -> NGram | None:
@@ -138,8 +165,46 @@ class CompactRecogniser(CTCRecogniser):
                              "estimate it with the model's own tokenizer (recipes.prepare ngram)")
         return lm
 
+    @torch.inference_mode()
     def log_probabilities(self, waves: list[np.ndarray]) -> tuple[Tensor, Tensor]:
         return self.model.encode_waves([torch.from_numpy(wave) for wave in waves])
+
+    @torch.inference_mode()
+    def listen(self, waves: list[np.ndarray]) -> Listened:
+        features, lengths = self.model.log_mel([torch.from_numpy(wave) for wave in waves])
+        device = self.model.head.weight.device
+        hidden, _, lengths = self.model.encoder(features.to(device), lengths.to(device))
+        log_probs = self.model.log_probabilities(hidden).cpu()
+        return Listened(hidden, lengths, [f[:n] for f, n in zip(log_probs, lengths.tolist(), strict=True)])
+
+    def hypotheses(self, heard: Listened, decoder: str, options: DecodeOptions) -> list[list[Hypothesis]]:
+        if decoder not in text_decoders.DECODERS:
+            return super().hypotheses(heard, decoder, options)
+        text_decoder = self.decoder(decoder, options)
+        if decoder == "dllm":
+            text_decoder.keep_trace = self.on_denoised is not None
+        result = text_decoder(heard)
+        if decoder == "dllm" and self.on_denoised:
+            self.on_denoised(result)
+        nbests = []
+        for tokens, confidences in zip(result.tokens, result.confidences, strict=True):
+            scores = [math.log(max(c, 1e-9)) for c in confidences]
+            nbests.append([Hypothesis(tokens, self.tokenizer.decode(tokens), sum(scores), scores)])
+        return nbests
+
+    def decoder(self, name: str, options: DecodeOptions) -> DenoisingDecoder | TwinDecoder:
+        """The text decoder that the options ask for; loaded once.
+
+        Raises:
+            ValueError: its vocabulary is not that of the recogniser.
+        """
+        key = (name, options.decoder_model, tuple(sorted(options.denoising.items())))
+        if key not in self.decoders:
+            device = self.model.head.weight.device
+            self.decoders[key] = load_decoder(
+                name, device, options.decoder_model, self.tokenizer, options.denoising, self.beam, lambda: self.lm
+            )
+        return self.decoders[key]
 
 
 class HFRecogniser(CTCRecogniser):

@@ -40,6 +40,7 @@ def align_words(
     tokenizer,
     hop_seconds: float,
     calibration: tuple[float, float] = (1.0, 0.0),
+    scores: list[float] | None = None,
 ) -> list[Word]:
     """Words of a tokenised text with start, end (seconds) and confidence.
 
@@ -49,8 +50,10 @@ def align_words(
         tokenizer: has `decode(ids)` and `starts_word(id)`.
         hop_seconds: seconds per frame.
         calibration: slope and offset on the log-odds of the raw confidence, fitted on held-out words.
+        scores: log-probability of each token by the decoder that wrote it; None takes those of the alignment.
     """
-    spans = align_tokens(log_probabilities, tokens)
+    spans = _spans(log_probabilities, tokens)
+    scores = scores or [score for *_, score in spans]
     groups: list[list[int]] = []
     for index, token in enumerate(tokens):
         if not groups or tokenizer.starts_word(token):
@@ -66,9 +69,18 @@ def align_words(
             group = group[1:]
         start, end = spans[group[0]][0] * hop_seconds, spans[group[-1]][1] * hop_seconds
         following = spans[groups[number + 1][0]][0] * hop_seconds if number + 1 < len(groups) else limit
-        raw = min(spans[i][2] for i in group)  # a word is as sure as its least sure piece
+        raw = min(scores[i] for i in group)  # a word is as sure as its least sure piece
         words.append(Word(text, start, min(end + MAX_TAIL, max(following, end)), calibrated(raw, calibration)))
     return words
+
+
+def _spans(log_probabilities: Tensor, tokens: list[int]) -> list[tuple[int, int, float]]:
+    """Aligned tokens; those of a text too long for its speech, as a language model may write, evenly spread."""
+    try:
+        return align_tokens(log_probabilities, tokens)
+    except ValueError:
+        step = len(log_probabilities) / len(tokens)
+        return [(int(i * step), int((i + 1) * step), -1e3) for i in range(len(tokens))]
 
 
 def calibrated(log_probability: float, calibration: tuple[float, float]) -> float:

@@ -77,13 +77,21 @@ def make_parser() -> argparse.ArgumentParser:
     option("--max_words_per_line", type=_positive, help="words in a subtitle")
 
     option = parser.add_argument_group("recognition").add_argument
-    option("--decoder", choices=("greedy", "beam"),
-           help="how CTC is decoded (default: beam where the model brings a language model, else greedy)")
+    option("--decoder", choices=("greedy", "beam", "dllm", "ar", "speculative"),
+           help="CTC: greedy or beam; on top of it: dllm denoises the CTC draft, ar writes token by token, speculative "
+                "does so verifying the draft (default: beam where the model brings a language model, else greedy)")
+    option("--decoder_model", metavar="NAME", help="folder or Hub id of the model behind dllm, ar and speculative")
+    option("--denoising", nargs="+", default=[], metavar="KEY=VALUE",
+           help="choices of the dllm decoder: prior, threshold, slots, commit, pruning, early_exit, speech_cache, "
+                "elastic, max_passes ... (asr.text_decoders.DenoisingDecode)")
+    option("--show_denoising", action="store_true", help="print the canvas pass by pass on standard error")
+    option("--denoising_figure", type=Path, metavar="FILE.html", help="write the canvas pass by pass as a figure")
     option("--beam_size", type=_positive, help="hypotheses kept by the beam (default: 16)")
     option("--vad_onset", type=float, default=0.5, metavar="P",
            help="speech probability from which on audio is transcribed; 0: all (default: %(default)s)")
     option("--enhance", metavar="NAME", help="clean the speech first with this enhancement model")
     option("--correct", action="store_true", help="rewrite the text with the denoising language model")
+    option("--correct_model", metavar="NAME", help="folder or Hub id of that model (default: the compact one)")
     return parser
 
 
@@ -176,6 +184,9 @@ def _build(args: argparse.Namespace):
         limits = LineLimits(**{name: getattr(args, name) for name in LINE_LIMITS})
         if args.beam_size and args.decoder == "greedy":
             raise UsageError("--beam_size has no meaning with --decoder greedy")
+        shows = args.show_denoising or args.denoising_figure
+        if (args.denoising or shows) and args.decoder != "dllm":
+            raise UsageError("--denoising, --show_denoising and --denoising_figure need --decoder dllm")
         from asr.audio.segment import Segmenter
 
         segmenter = Segmenter(onset=args.vad_onset)
@@ -184,17 +195,38 @@ def _build(args: argparse.Namespace):
         if args.threads:
             torch.set_num_threads(args.threads)
         from asr.recogniser import DecodeOptions
+        from asr.text_decoders import parse_choices
         from asr.transcriber import Transcriber
 
-        options = DecodeOptions(args.decoder, args.beam_size or 16, args.word_timestamps or bool(limits))
+        options = DecodeOptions(
+            args.decoder, args.beam_size or 16, args.word_timestamps or bool(limits), args.decoder_model,
+            parse_choices(args.denoising),
+        )
         transcriber = Transcriber.from_pretrained(
             args.model, args.device, batch_size=args.batch_size, options=options, segmenter=segmenter,
-            enhancer=_enhancer(args.enhance), corrector=_corrector() if args.correct else None,
+            enhancer=_enhancer(args.enhance), corrector=_corrector(args.correct_model) if args.correct else None,
         )
+        if shows:
+            transcriber.recogniser.on_denoised = _denoising_view(args, transcriber.recogniser.tokenizer)
     except (ValueError, OSError, ImportError, RuntimeError, AssertionError) as error:
         # torch raises the last two for a device that is not there.
         raise UsageError(str(error).strip().splitlines()[0]) from error
     return transcriber, limits
+
+
+def _denoising_view(args: argparse.Namespace, tokenizer) -> Callable:
+    """What is done with every batch that has been denoised."""
+    from asr.denoising_view import Figure, as_text
+
+    figure = Figure(args.denoising_figure, tokenizer) if args.denoising_figure else None
+
+    def view(result) -> None:
+        if args.show_denoising:
+            print(as_text(result, tokenizer, colour=sys.stderr.isatty()), file=sys.stderr)
+        if figure:
+            figure.add(result)
+
+    return view
 
 
 def _enhancer(name: str | None) -> Callable | None:
@@ -207,12 +239,12 @@ def _enhancer(name: str | None) -> Callable | None:
     return Denoiser.from_pretrained(name)
 
 
-def _corrector() -> Callable:
+def _corrector(name: str | None) -> Callable:
     try:
         from dlm import Corrector
     except ImportError as error:
         raise UsageError(f"--correct: the denoising language model is not available ({error})") from error
-    return Corrector.from_pretrained()
+    return Corrector.from_pretrained(name)
 
 
 def _write_files(transcript, limits, paths: dict[str, Path]) -> None:

@@ -17,7 +17,7 @@ from asr.transcript import Segment, Transcript
 POOL_BATCHES = 4  # batches gathered before their segments are sorted by length, so that little is padding
 
 Enhancer = Callable[[np.ndarray, int], np.ndarray]  # wave [samples], its rate -> cleaner wave
-Corrector = Callable[[list[str]], str]  # n-best texts, best first -> corrected text
+Corrector = Callable[..., str]  # n-best texts, best first[, score_texts=log p(text | audio)] -> corrected text
 
 
 class Transcriber:
@@ -129,7 +129,9 @@ class Transcriber:
         words = [word.shifted(speech.start) for word in utterance.words]
         segment = Segment(speech.start, speech.end, utterance.text, words, utterance.score, utterance.nbest)
         if self.corrector:
-            return segment.with_text(self.corrector([text for text, _ in segment.nbest] or [segment.text]))
+            texts = [text for text, _ in segment.nbest] or [segment.text]
+            audio = {"score_texts": utterance.score_texts} if utterance.score_texts else {}
+            return segment.with_text(self.corrector(texts, **audio))
         return segment
 
 

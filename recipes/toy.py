@@ -15,8 +15,9 @@ from asr.audio.augment import seeded
 from asr.audio.features import SAMPLING_RATE, log_mel
 from asr.encoder import EncoderConfig
 from asr.tokenizer import Tokenizer
+from recipes.speech_data import Share, SpeechData
 from recipes.store import shard_exists, write_shard
-from recipes.tasks.ctc import CTCData, CTCTask, Share
+from recipes.tasks.ctc import CTCTask
 
 WORDS = ("abba", "cab", "dad", "bead", "face", "babe", "cafe", "deed", "fed", "bad")
 TONES = dict(zip("abcdef", np.geomspace(300, 3000, 6), strict=True))  # Hz
@@ -56,7 +57,7 @@ def toy_task(
     write_store(root / "validation", 40, seed + 1)
     tokenizer = root / "tokenizer.json"
     tokenizer.write_text(Tokenizer.train(sentences(200, seeded(seed)), 40).definition, encoding="utf-8")
-    data = CTCData(
+    data = SpeechData(
         stores=[Share(str(root / "train"))],
         validation=str(root / "validation"),
         batch_seconds=batch_seconds,

@@ -74,3 +74,21 @@ def tiny_ctc_model(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("tiny_ctc")
     model.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_denoiser(tiny_ctc_model, tmp_path_factory) -> dict[str, Path]:
+    """Folders of a tiny random denoiser ("dllm") and twin ("ar") on the tiny recogniser's encoder."""
+    import torch
+
+    from asr.ctc import CTCModel
+    from asr.denoiser import Denoiser, DenoiserConfig
+
+    recogniser, folders = CTCModel.from_pretrained(tiny_ctc_model), {}
+    for name in ("dllm", "ar"):
+        torch.manual_seed(1)
+        vocabulary = len(recogniser.tokenizer)
+        config = DenoiserConfig(vocabulary, 32, width=32, heads=2, layers=2, feed_forward=32, causal=name == "ar")
+        folders[name] = tmp_path_factory.mktemp(name)
+        Denoiser.create(config, recogniser.tokenizer).save_pretrained(folders[name])
+    return folders

@@ -1,0 +1,212 @@
+"""Decoders that write text from the encoder's output: denoising (dLLM-ASR), its autoregressive twin, speculation.
+
+All take what the encoder made of a batch (`Listened`) and give tokens with confidences. They are chosen by name
+(`DECODERS`) and by the fields of `DenoisingDecode`, so every ablation of the paper is a line of configuration.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from asr.autoregressive import Decoded, decode_greedily, decode_speculatively
+from asr.canvas import BLANK, Canvas, CanvasOptions, Draft, aligned_draft, ctc_draft, lay_out
+from asr.commit import commit_rule
+from asr.decoding import BeamOptions, prefix_beam
+from asr.denoiser import COMPACT_DENOISER, COMPACT_TWIN, Denoiser
+from asr.denoising import END, MASK, NULL, Denoised, DenoisingOptions, SpecialTokens, denoise
+from asr.ngram import NGram
+from asr.tokenizer import Tokenizer
+
+DECODERS = ("dllm", "ar", "speculative")
+PRIORS = ("ctc", "beam", "none")
+
+
+@dataclass
+class Listened:
+    """A batch after the encoder: hidden [batch, frames, width] (None where a model keeps it to itself), its lengths
+    [batch], and for each utterance the CTC log-probabilities [frames, vocabulary]."""
+
+    hidden: Tensor | None
+    lengths: Tensor
+    posteriors: list[Tensor]
+
+
+@dataclass(frozen=True)
+class DenoisingDecode:
+    """Every choice of denoising decoding; the compact denoiser brings the defaults that dev shows to be best.
+
+    Args:
+        prior: "ctc" lays the greedy CTC draft on the canvas, "beam" the beam search's, "none" starts from masks.
+        threshold, slots, slack, slack_least, blank_penalty: of `asr.canvas.CanvasOptions`.
+        length: slots of a canvas without a prior.
+        commit: rule by name, see `asr.commit.commit_rule`.
+        pruning, early_exit, speech_cache, elastic, max_passes: of `asr.denoising.DenoisingOptions`.
+    """
+
+    prior: str = "ctc"
+    threshold: float = 0.9
+    slots: bool = True
+    slack: float = 0.1
+    slack_least: int = 4
+    blank_penalty: float = 0.0
+    length: int = 192
+    commit: str = "threshold:0.9"
+    pruning: str = "first"
+    early_exit: bool = True
+    speech_cache: bool = True
+    elastic: float | None = None
+    max_passes: int = 8
+
+    def __post_init__(self):
+        if self.prior not in PRIORS:
+            raise ValueError(f"prior is {self.prior!r}; choose one of {', '.join(PRIORS)}")
+
+    def part(self, kind: type, **extra):
+        """The fields that belong to another options class."""
+        names = {f.name for f in dataclasses.fields(kind)} - set(extra)
+        values = {name: value for name, value in dataclasses.asdict(self).items() if name in names}
+        return kind(**values, **extra)
+
+
+def parse_choices(pairs: list[str]) -> dict:
+    """Fields of `DenoisingDecode` from texts such as "prior=none" or "early_exit=false".
+
+    Raises:
+        ValueError: not KEY=VALUE, an unknown key, or a value of the wrong kind.
+    """
+    kinds = {f.name: f.type for f in dataclasses.fields(DenoisingDecode)}
+    choices = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or key not in kinds:
+            raise ValueError(f"{pair!r} is not KEY=VALUE with a KEY of {', '.join(kinds)}")
+        try:
+            parsed = value if kinds[key] == "str" else json.loads(value.lower().replace("none", "null"))
+        except json.JSONDecodeError:
+            raise ValueError(f"{pair!r}: the value must be of type {kinds[key]}") from None
+        wanted = {"bool": bool, "int": int, "str": str}.get(kinds[key], (float, int, type(None)))
+        if not isinstance(parsed, wanted) or (isinstance(parsed, bool) and kinds[key] != "bool"):
+            raise ValueError(f"{pair!r}: the value must be of type {kinds[key]}")
+        choices[key] = parsed
+    DenoisingDecode(**choices)
+    return choices
+
+
+class DenoisingDecoder:
+    """dLLM-ASR at compact size: the draft on a canvas, denoised in a few passes.
+
+    Args:
+        denoiser: the model.
+        tokenizer: its vocabulary.
+        choices: fields of `DenoisingDecode` other than the model's own.
+        beam, lm: options and language model (given when called) of the "beam" prior.
+        filter_folder: trained filter for the commit rule "learned".
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        tokenizer: Tokenizer,
+        choices: dict | None = None,
+        beam: BeamOptions | None = None,
+        lm: Callable[[], NGram | None] = lambda: None,
+        filter_folder: str | Path | None = None,
+    ):
+        self.denoiser, self.tokenizer = denoiser.eval(), tokenizer
+        self.choices = DenoisingDecode(**{**denoiser.decode, **(choices or {})})
+        self.canvas_options = self.choices.part(CanvasOptions)
+        self.options = self.choices.part(DenoisingOptions, commit=commit_rule(self.choices.commit, filter_folder))
+        # Without empty slots every mask must become a token.
+        self.special = SpecialTokens() if self.choices.slots else SpecialTokens(null=None, never=(BLANK, MASK, NULL))
+        self.beam, self.lm = beam, lm
+        self.keep_trace = False
+
+    def drafts(self, posteriors: list[Tensor]) -> list[Draft]:
+        """The prior of each utterance."""
+        if self.choices.prior == "ctc":
+            return [ctc_draft(frames, self.choices.blank_penalty) for frames in posteriors]
+        return [self._searched(frames) for frames in posteriors]
+
+    def _searched(self, frames: Tensor) -> Draft:
+        for hypothesis in prefix_beam(frames, self.tokenizer, self.beam, self.lm()):
+            try:
+                return aligned_draft(frames, hypothesis.tokens)
+            except ValueError:  # longer than the speech: the next best
+                continue
+        return ctc_draft(frames)
+
+    def canvas(self, drafts: list[Draft] | None, batch: int) -> Canvas:
+        """The canvas of each utterance; without drafts, masks only."""
+        if drafts is None:
+            return Canvas.empty([self.choices.length] * batch, MASK)
+        return Canvas.of([lay_out(draft, self.canvas_options, MASK) for draft in drafts], pad=END)
+
+    @torch.inference_mode()
+    def __call__(self, heard: Listened, drafts: list[Draft] | None = None) -> Denoised:
+        """Tokens and confidences of a batch; `drafts` replaces the prior."""
+        if drafts is None and self.choices.prior != "none":
+            drafts = self.drafts(heard.posteriors)
+        canvas = self.canvas(drafts, len(heard.posteriors)).to(heard.hidden.device)
+        speech = partial(self.denoiser.remember, heard.hidden, heard.lengths)
+        return denoise(self.denoiser, speech, canvas, self.options, self.special, self.keep_trace)
+
+
+@dataclass
+class TwinDecoder:
+    """The autoregressive twin, plain or verifying the CTC draft."""
+
+    twin: Denoiser
+    speculative: bool = False
+
+    @torch.inference_mode()
+    def __call__(self, heard: Listened) -> Decoded:
+        self.twin.eval()
+        if not self.speculative:
+            return decode_greedily(self.twin, self.twin.remember(heard.hidden, heard.lengths))
+        parts = [self._verify(heard, i) for i in range(len(heard.posteriors))]
+        return Decoded(
+            [p.tokens[0] for p in parts],
+            [p.confidences[0] for p in parts],
+            torch.cat([p.passes for p in parts]),
+            torch.cat([p.token_forwards for p in parts]),
+        )
+
+    def _verify(self, heard: Listened, i: int) -> Decoded:
+        length = heard.lengths[i : i + 1]
+        speech = self.twin.remember(heard.hidden[i : i + 1, : int(length)], length)
+        return decode_speculatively(self.twin, speech, ctc_draft(heard.posteriors[i]).tokens)
+
+
+def load_decoder(
+    name: str,
+    device: torch.device | str,
+    model: str | Path | None,
+    tokenizer: Tokenizer,
+    choices: dict | None = None,
+    beam: BeamOptions | None = None,
+    lm: Callable[[], NGram | None] = lambda: None,
+) -> DenoisingDecoder | TwinDecoder:
+    """A decoder by name, with the weights of a folder or Hub id, or the compact ones (None).
+
+    Raises:
+        ValueError: there is no decoder of that name, or its vocabulary is not `tokenizer`.
+    """
+    if name not in DECODERS:
+        raise ValueError(f"decoder {name!r} is unknown; choose one of {', '.join(DECODERS)}")
+    compact = COMPACT_DENOISER if name == "dllm" else COMPACT_TWIN
+    folder = model or compact
+    network = Denoiser.from_pretrained(folder).to(device).eval()
+    if network.tokenizer_definition and network.tokenizer_definition != tokenizer.definition:
+        raise ValueError(f"{folder}: has another vocabulary than the recogniser; train it on this recogniser's encoder")
+    if name != "dllm":
+        return TwinDecoder(network, name == "speculative")
+    filter_folder = Path(folder) / "filter"
+    return DenoisingDecoder(network, tokenizer, choices, beam, lm, filter_folder if filter_folder.is_dir() else None)
