@@ -5,9 +5,10 @@ arXiv 2601.17902, at the size of a CPU). Keys and values of the speech are compu
 (`SpeechMemory`), those of the text are kept between passes where decoding wants them (`TextCache`).
 
 Positions rotate queries and keys (Su et al. 2021). In cross-attention the angle of a query is the time at which
-its token is expected and the angle of a key the time of its frame. A slot that the draft has placed in time also
-starts from the encoder's frame there, so that a small decoder with little data need not learn first where to listen
-(an addition to the paper).
+its token is expected and the angle of a key the time of its frame. Two additions to the paper, for a small decoder
+with little data: a slot that the draft has placed in time starts from the encoder's frame there, so it need not learn
+first where to listen (`anchored`), and adds what CTC holds of that frame to its logits, so it need not learn again
+what CTC knows (`corrects`).
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from asr.encoder import ChannelDropout, attend, rotate
+from asr.tokenizer import Tokenizer
 
 WEIGHTS = Path(__file__).parent / "weights"
 COMPACT_DENOISER = WEIGHTS / "denoiser_compact"
 COMPACT_TWIN = WEIGHTS / "ar_compact"
+FAINTEST = -12.0  # least CTC log-probability that enters a decoder's logits
 
 
 @dataclass
@@ -39,6 +42,8 @@ class DenoiserConfig:
         memory_width: width of the encoder's output.
         causal: True makes the autoregressive twin.
         frames_per_token: encoder frames a token takes on average; the time of slots that no prior has placed.
+        anchored: slots that the draft has placed in time start from the encoder's frame there.
+        corrects: they also add the CTC posterior of that frame to their logits, so that only corrections are learned.
     """
 
     vocabulary: int = 256
@@ -50,6 +55,8 @@ class DenoiserConfig:
     dropout: float = 0.1
     causal: bool = False
     frames_per_token: float = 4.5
+    anchored: bool = True
+    corrects: bool = True
 
 
 @dataclass
@@ -60,7 +67,8 @@ class SpeechMemory:
     values: list[Tensor]
     valid: Tensor | None  # [batch, 1, 1, frames], None where nothing is padded
     frames: Tensor  # [batch] encoder frames
-    anchors: Tensor  # [batch, frames, width] what a slot placed at a frame starts from
+    anchors: Tensor | None = None  # [batch, frames, width] what a slot placed at a frame starts from
+    scores: Tensor | None = None  # [batch, frames, vocabulary] CTC log-probabilities, of the blank as of `<null>`
 
     def rows(self, index: Tensor) -> SpeechMemory:
         """The memory of some utterances of the batch."""
@@ -69,7 +77,8 @@ class SpeechMemory:
             [v[index] for v in self.values],
             None if self.valid is None else self.valid[index],
             self.frames[index],
-            self.anchors[index],
+            None if self.anchors is None else self.anchors[index],
+            None if self.scores is None else self.scores[index],
         )
 
 
@@ -126,6 +135,12 @@ def rotary(positions: Tensor, size: int) -> tuple[Tensor, Tensor]:
     frequencies = 10000.0 ** (-torch.arange(0, size, 2, device=positions.device) / size)
     angles = positions.float().unsqueeze(-2).unsqueeze(-1) * frequencies
     return angles.cos(), angles.sin()
+
+
+def at_frames(values: Tensor, frames: Tensor) -> Tensor:
+    """Values [batch, length, size] at the indices frames [batch * k, n]: [batch * k, n, size]."""
+    index = frames.clamp(max=values.shape[1] - 1).view(len(values), -1, 1).expand(-1, -1, values.shape[-1])
+    return values.gather(1, index).view(*frames.shape, -1)
 
 
 class DecoderLayer(nn.Module):
@@ -191,7 +206,8 @@ class Denoiser(nn.Module, PyTorchModelHubMixin):
         nn.init.normal_(self.embedding.weight, std=width**-0.5)
         self.memory_norm = nn.LayerNorm(self.config.memory_width)
         self.memory = nn.Linear(self.config.memory_width, 2 * width * layers)
-        self.anchor = nn.Linear(self.config.memory_width, width)
+        self.anchor = nn.Linear(self.config.memory_width, width) if self.config.anchored else None
+        self.trust = nn.Parameter(torch.ones(())) if self.config.corrects else None
         self.layers = nn.ModuleList(DecoderLayer(self.config) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, self.config.vocabulary)
@@ -214,8 +230,12 @@ class Denoiser(nn.Module, PyTorchModelHubMixin):
     def head_size(self) -> int:
         return self.config.width // self.config.heads
 
-    def remember(self, hidden: Tensor, lengths: Tensor) -> SpeechMemory:
-        """The speech cache of encoder output [batch, frames, memory_width] with lengths [batch]."""
+    def remember(self, hidden: Tensor, lengths: Tensor, log_probabilities: Tensor | None = None) -> SpeechMemory:
+        """The speech cache of encoder output [batch, frames, memory_width] with lengths [batch].
+
+        Args:
+            log_probabilities: of CTC [batch, frames, vocabulary], which a decoder that `corrects` builds on.
+        """
         batch, frames, _ = hidden.shape
         times = torch.arange(frames, device=hidden.device)
         angles = rotary(times, self.head_size)
@@ -224,9 +244,18 @@ class Denoiser(nn.Module, PyTorchModelHubMixin):
         parts = parts.permute(2, 3, 0, 4, 1, 5)  # layers, key or value, batch, heads, frames, size
         valid = times < lengths[:, None]
         mask = None if bool(valid.all()) else valid[:, None, None, :]
-        return SpeechMemory(
-            [rotate(p[0], angles) for p in parts], [p[1] for p in parts], mask, lengths, self.anchor(hidden)
-        )
+        anchors = None if self.anchor is None else self.anchor(hidden)
+        scores = self._scores(log_probabilities)
+        keys, values = [rotate(p[0], angles) for p in parts], [p[1] for p in parts]
+        return SpeechMemory(keys, values, mask, lengths, anchors, scores)
+
+    def _scores(self, log_probabilities: Tensor | None) -> Tensor | None:
+        if self.trust is None or log_probabilities is None:
+            return None
+        scores = log_probabilities.clamp(min=FAINTEST)
+        blank, null = scores[..., Tokenizer.blank_id].clone(), Tokenizer.null_id
+        scores[..., null] = blank
+        return scores
 
     def times(self, positions: Tensor, memory: SpeechMemory) -> Tensor:
         """Expected times [batch, n] in encoder frames of positions [n] or [batch, n] that no prior has placed."""
@@ -260,15 +289,24 @@ class Denoiser(nn.Module, PyTorchModelHubMixin):
         positions = torch.arange(canvas.shape[1], device=canvas.device)
         x = self.embedding(canvas)
         even = self.times(positions, speech).repeat_interleave(len(canvas) // len(speech.frames), 0)
+        scores = None
         if times is not None:
-            x = x + self._at(times, speech)
-        times = even if times is None else torch.where(times < 0, even, times)
+            placed = times >= 0
+            frames = times.round().long().clamp(min=0)
+            if speech.anchors is not None:
+                x = x + at_frames(speech.anchors, frames) * placed.unsqueeze(-1)
+            if speech.scores is not None:
+                scores = at_frames(speech.scores, frames) * placed.unsqueeze(-1)
+            times = torch.where(placed, times, even)
+        else:
+            times = even
         mask = None if valid is None else valid[:, None, None, :]
         if self.config.causal:
             causal = positions[:, None] >= positions
             mask = causal if mask is None else mask & causal
         if active is not None:
-            x = x.gather(1, active.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+            x = at_frames(x, active)
+            scores = None if scores is None else at_frames(scores, active)
         computed, angles, time_angles = active, *self._angles(positions, times, active)
         for number, layer in enumerate(self.layers):
             if cache is not None:
@@ -282,15 +320,9 @@ class Denoiser(nn.Module, PyTorchModelHubMixin):
             x = layer.attend_text(x, query, key, value, mask)
             x = self.listen(layer, number, x, speech, time_angles)
         if active is not None and computed is None:
-            x = x.gather(1, active.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
-        return self.head(self.norm(x))
-
-    def _at(self, times: Tensor, speech: SpeechMemory) -> Tensor:
-        """Anchors [batch, n, width] of the frames at the given times [batch, n]; negative times have none."""
-        frames = times.round().long().clamp(min=0, max=speech.anchors.shape[1] - 1)
-        frames = frames.view(len(speech.anchors), -1, 1).expand(-1, -1, speech.anchors.shape[-1])
-        anchors = speech.anchors.gather(1, frames).view(*times.shape, -1)
-        return anchors * (times >= 0).unsqueeze(-1)
+            x = at_frames(x, active)
+        logits = self.head(self.norm(x))
+        return logits if scores is None else logits + self.trust * scores
 
     def _angles(self, positions: Tensor, times: Tensor, active: Tensor | None):
         """Rotations of the active positions (None: all) in self-attention and in cross-attention."""

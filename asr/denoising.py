@@ -42,7 +42,11 @@ class SpecialTokens:
 
 
 class Denoises(Protocol):
-    """What the loop needs of a model; `active` and `cache` are used only where `early_exit` is on."""
+    """What the loop needs of a model; `active` and `cache` are used only where `early_exit` is on.
+
+    A model with an attribute `computes_all` that is true is never given them: utterances leave its batch early,
+    positions do not.
+    """
 
     def denoise(
         self,
@@ -194,7 +198,7 @@ class _Loop:
         if self.cache is not None:
             self.cache.rows(keep)
         self.rows = self.rows[keep]
-        if isinstance(self.memory, SpeechMemory):
+        if hasattr(self.memory, "rows"):
             self.memory = self.memory.rows(keep)
 
     def _logits(self) -> tuple[Tensor, Tensor | None]:
@@ -212,7 +216,7 @@ class _Loop:
         if self.cache is not None:
             self.cache.crop(width)
             active = self._active(rows, width)
-        elif self.options.early_exit:
+        elif self.options.early_exit and not getattr(self.model, "computes_all", False):
             self.cache = TextCache() if self.options.elastic is None else ElasticCache(self.options.elastic)
         self.token_forwards[rows.cpu()] += width if active is None else active.shape[1]
         extra = {} if self.cache is None else {"active": active, "cache": self.cache}

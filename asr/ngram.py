@@ -192,7 +192,8 @@ class NGram:
             arrays[f"probability_{n}"] = _quantise(self.log_probabilities[n - 1])
             if n < self.order:
                 arrays[f"backoff_{n}"] = self.log_backoffs[n - 1].astype(np.float16)
-        np.savez_compressed(path, **arrays)
+        with open(path, "wb") as file:  # a path would get the suffix .npz if it has another
+            np.savez_compressed(file, **arrays)
 
     @classmethod
     def load(cls, path: str | Path | None = None) -> NGram:

@@ -263,6 +263,10 @@ def load_recogniser(name: str | Path | None = None, device: str = "auto") -> CTC
     """
     device = default_device() if device == "auto" else device
     config = _config(name) if name is not None else {}
+    if "language_model" in config.get("settings", {}):
+        from asr.large.recogniser import LargeRecogniser
+
+        return LargeRecogniser(name, device)
     if "model_type" not in config:
         return CompactRecogniser(name, device)
     kinds = config.get("architectures") or []

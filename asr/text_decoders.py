@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from asr.autoregressive import Decoded, decode_greedily, decode_speculatively
 from asr.canvas import BLANK, Canvas, CanvasOptions, Draft, aligned_draft, ctc_draft, lay_out
@@ -155,7 +156,8 @@ class DenoisingDecoder:
         if drafts is None and self.choices.prior != "none":
             drafts = self.drafts(heard.posteriors)
         canvas = self.canvas(drafts, len(heard.posteriors)).to(heard.hidden.device)
-        speech = partial(self.denoiser.remember, heard.hidden, heard.lengths)
+        scores = pad_sequence(heard.posteriors, batch_first=True).to(heard.hidden.device)
+        speech = partial(self.denoiser.remember, heard.hidden, heard.lengths, scores)
         return denoise(self.denoiser, speech, canvas, self.options, self.special, self.keep_trace)
 
 

@@ -1,6 +1,7 @@
 """Fit word confidences to how often words are right, and say how well that holds for other speakers.
 
     python -m recipes.calibrate DEV_TABLE --model outputs/ctc_compact/model
+    python -m recipes.calibrate DEV_TABLE --decoders dllm ar speculative
 
 Half of the speakers fit a slope and an offset (Platt 1999), the other half measure the calibration error; then all
 of them fit what is written into the model's config.json.
@@ -67,13 +68,14 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("table", help="held-out recordings with columns id, path, speaker, text")
     parser.add_argument("--model", type=Path, default=COMPACT, help="model folder (default: the compact model)")
+    parser.add_argument("--decoders", nargs="+", choices=DECODERS, default=["greedy", "beam"])
     args = parser.parse_args(argv)
 
     recogniser, recordings = load_recogniser(args.model, "cpu"), read_table(args.table)
     recogniser.calibration = {}
     config = json.loads((args.model / "config.json").read_text())
-    config["calibration"] = {}
-    for decoder in DECODERS:
+    config.setdefault("calibration", {})
+    for decoder in args.decoders:
         config["calibration"][decoder], errors = calibrate(raw_scores(recogniser, recordings, decoder))
         print(
             f"{decoder}: expected calibration error on unseen speakers {errors['calibrated']:.3f} "

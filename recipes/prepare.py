@@ -108,20 +108,24 @@ def run_shards(
 
 
 def librispeech(args: argparse.Namespace) -> None:
-    from recipes.corpora import prepare_librispeech
+    from recipes.librispeech import prepare
 
-    prepare_librispeech(args.folder, args.parts)
+    for part in args.parts:
+        print(prepare(args.folder, part))
 
 
 def tokenizer(args: argparse.Namespace) -> None:
+    from asr.audio.io import atomic_path
     from asr.tokenizer import Tokenizer
     from recipes.corpora import read_sentences
 
     trained = Tokenizer.train(read_sentences(args.text), args.vocabulary)
-    args.out.write_text(trained.definition, encoding="utf-8")
+    with atomic_path(args.out) as partial_file:
+        partial_file.write_text(trained.definition, encoding="utf-8")
 
 
 def ngram(args: argparse.Namespace) -> None:
+    from asr.audio.io import atomic_path
     from asr.ngram import NGram
     from asr.tokenizer import Tokenizer
     from recipes.corpora import read_sentences
@@ -129,7 +133,8 @@ def ngram(args: argparse.Namespace) -> None:
     tokenizer = Tokenizer.load(args.tokenizer)
     sentences = tokenizer.encode_batch(read_sentences(args.text))
     lm = NGram.estimate(sentences, len(tokenizer), tokenizer.end_id, len(args.min_counts), tuple(args.min_counts))
-    lm.save(args.out)
+    with atomic_path(args.out) as partial_file:
+        lm.save(partial_file)
     print(f"n-grams of each order: {[len(keys) for keys in lm.keys]}", file=sys.stderr)
 
 

@@ -75,7 +75,7 @@ def fit(model: Filter, recorded: list[list[tuple[Beliefs, Tensor]]], steps: int,
 
 @torch.inference_mode()
 def operating_point(scores: Tensor, right: Tensor, error: float) -> tuple[float, float]:
-    """Lowest threshold at which at most a share `error` of the commits is wrong, and the share of positions committed."""
+    """Lowest threshold at which at most a share `error` of the commits is wrong, and the share committed."""
     ordered, order = scores.sort(descending=True)
     wrong = (~right[order]).cumsum(0) / torch.arange(1, len(order) + 1)
     good = (wrong <= error).nonzero()

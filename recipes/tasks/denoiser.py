@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from asr.audio.augment import seeded
 from asr.autoregressive import START, decode_greedily
@@ -112,6 +113,8 @@ class _SpeechTask:
         self.tokenizer = self.recogniser.tokenizer
         decoder.vocabulary, decoder.causal = len(self.tokenizer), self.causal
         decoder.memory_width = self.recogniser.encoder.config.width
+        if self.causal:  # nothing places the twin's tokens in time
+            decoder.anchored = decoder.corrects = False
         self.model = Denoiser.from_pretrained(init) if init else Denoiser.create(decoder, self.tokenizer)
         self.speech = SpeechBatches(data, self.tokenizer, seed)
         self.train_batches = self.speech.plan
@@ -132,6 +135,11 @@ class _SpeechTask:
             frames = recogniser.log_probabilities(hidden).cpu()
         return hidden, [f[:n] for f, n in zip(frames, lengths.tolist(), strict=True)], lengths
 
+    @staticmethod
+    def remember(model: Denoiser, hidden: Tensor, posteriors: list[Tensor], lengths: Tensor) -> SpeechMemory:
+        """The decoder's speech cache of what `listen` gave."""
+        return model.remember(hidden, lengths, pad_sequence(posteriors, batch_first=True).to(hidden.device))
+
     def validate(self, model: Denoiser) -> dict[str, float]:
         """Word error rate of the decoder and of the CTC draft, on the same held-out speech."""
         texts, drafts, references, passes = [], [], [], []
@@ -139,7 +147,7 @@ class _SpeechTask:
             batch = {k: v.to(model.head.weight.device) for k, v in batch.items()}
             hidden, posteriors, lengths = self.listen(batch, training=False)
             with torch.inference_mode():
-                found = self.decode(model, model.remember(hidden, lengths), posteriors)
+                found = self.decode(model, self.remember(model, hidden, posteriors, lengths), posteriors)
             texts += [self.tokenizer.decode(row) for row in found.tokens]
             drafts += [self.tokenizer.decode(ctc_draft(frames).tokens) for frames in posteriors]
             references += said
@@ -176,7 +184,8 @@ class DenoiserTask(_SpeechTask):
         examples = Examples.of(rows)
         device = hidden.device
         canvas = examples.canvas.to(device)
-        logits = model.denoise(canvas.tokens, model.remember(hidden, lengths), canvas.times, canvas.valid)
+        speech = self.remember(model, hidden, posteriors, lengths)
+        logits = model.denoise(canvas.tokens, speech, canvas.times, canvas.valid)
         entropy = F.cross_entropy(logits.float().transpose(1, 2), examples.wanted.to(device), reduction="none")
         masked, probability = examples.masked.to(device), examples.probability.to(device)
         loss = (entropy * masked / probability[:, None]).sum() / canvas.valid.sum()
@@ -208,12 +217,12 @@ class TwinTask(_SpeechTask):
     causal = True
 
     def loss(self, model: Denoiser, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
-        hidden, _, lengths = self.listen(batch, training=True)
+        hidden, posteriors, lengths = self.listen(batch, training=True)
         texts = references(batch)
         width = max(map(len, texts)) + 1
         inputs = torch.tensor([[START, *text] + [END] * (width - 1 - len(text)) for text in texts])
         wanted = torch.tensor([[*text, END] + [-100] * (width - 1 - len(text)) for text in texts])
-        logits = model.denoise(inputs.to(hidden.device), model.remember(hidden, lengths))
+        logits = model.denoise(inputs.to(hidden.device), self.remember(model, hidden, posteriors, lengths))
         loss = F.cross_entropy(logits.float().transpose(1, 2), wanted.to(hidden.device))
         return loss, {}
 
