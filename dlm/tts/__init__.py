@@ -1,6 +1,7 @@
-"""Text-to-speech engines behind one interface; `engine(name)` makes one by name."""
+"""Text-to-speech engines behind one interface."""
 
 from dlm.tts.base import Engine, Utterance, Voice
 from dlm.tts.command import CommandTTS
+from dlm.tts.vits import VitsTTS
 
-__all__ = ["CommandTTS", "Engine", "Utterance", "Voice"]
+__all__ = ["CommandTTS", "Engine", "Utterance", "VitsTTS", "Voice"]

@@ -66,3 +66,24 @@ def test_scorer_of_texts():
     assert scorer.language(["no"])[0] > scorer.language(["on"])[0]
     assert TextScorer(posteriors, tokenizer).language(["no"]) == [0.0]
     assert isinstance(scorer.best_path, str)
+
+
+def test_transcriber_hands_the_audio_to_the_corrector():
+    import asr
+    from asr.recogniser import DecodeOptions
+    from asr.transcriber import Transcriber
+
+    seen = []
+
+    def correct(texts, score_texts):
+        seen.append((texts, score_texts))
+        return "corrected"
+
+    options = DecodeOptions(decoder="greedy", word_timestamps=False)
+    transcriber = Transcriber.from_pretrained(None, "cpu", options=options, corrector=correct)
+    assert transcriber(asr.__path__[0] + "/sample.flac").text == "corrected"
+    (texts, scorer), *_ = seen
+    assert scorer.best_path == texts[0]
+    own, other = scorer([texts[0], "quite another sentence"])
+    assert other < own < 0
+    assert all(score < 0 for score in scorer.language(["the men", "men the"]))
