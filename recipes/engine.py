@@ -101,6 +101,7 @@ class TrainerConfig:
     checkpoint_every: int = 500
     seed: int = 0
     threads: int | None = None  # torch threads on a CPU
+    compile: tuple[str, ...] = ()  # parts of the model to run through torch.compile, "encoder" for one; pays on GPUs
     progress: bool = True
 
 
@@ -137,6 +138,12 @@ def moving_average(decay: float):
     return update
 
 
+def kept_names(model: nn.Module) -> set[str]:
+    """Names of weights that training changes, and of buffers. Frozen weights are what the task builds."""
+    names = {name for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad}
+    return names | {name for name, _ in model.named_buffers(remove_duplicate=False)}
+
+
 class Trainer:
     """Runs a task for a number of optimiser steps; see the module docstring."""
 
@@ -153,6 +160,9 @@ class Trainer:
             gradient_accumulation_steps=config.accumulation,
         )
         self.step, self.epoch, self.position = 0, 0, 0
+        for name in config.compile:
+            task.model.get_submodule(name).compile(dynamic=True)
+        self._kept = kept_names(task.model)
         matrices = [p for p in task.model.parameters() if p.requires_grad and p.ndim > 1]
         vectors = [p for p in task.model.parameters() if p.requires_grad and p.ndim <= 1]
         optimiser = torch.optim.AdamW(
@@ -277,7 +287,7 @@ class Trainer:
         random_states = gather_object([(random.getstate(), np.random.get_state(), torch.get_rng_state())])
         if self._main():
             state = {
-                "model": self._bare().state_dict(),
+                "model": self._trained_state(),
                 "average": None if self.average is None else self.average.state_dict(),
                 "optimiser": self.optimiser.state_dict(),
                 "step": self.step,
@@ -290,9 +300,18 @@ class Trainer:
             os.replace(partial, self.folder / "last.pt")
         self.accelerator.wait_for_everyone()
 
+    def _trained_state(self) -> dict[str, Tensor]:
+        return {name: value for name, value in self._bare().state_dict().items() if name in self._kept}
+
     def _load_checkpoint(self) -> None:
         state = torch.load(self.folder / "last.pt", map_location="cpu", weights_only=False)
-        self._bare().load_state_dict(state["model"])
+        loaded = self._bare().load_state_dict(state["model"], strict=False)
+        missing = set(loaded.missing_keys) & set(self._trained_state())
+        if missing or loaded.unexpected_keys:
+            differing = sorted(missing) + loaded.unexpected_keys
+            raise ValueError(
+                f"{self.folder}/last.pt is of another model ({differing[0]} differs): choose another name= or delete it"
+            )
         if self.average is not None and state["average"] is not None:
             self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
