@@ -105,7 +105,7 @@ class _Prefix:
         return tokens[::-1]
 
 
-def _add(a: float, b: float) -> float:
+def log_add(a: float, b: float) -> float:
     """log(exp(a) + exp(b))."""
     if a < b:
         a, b = b, a
@@ -136,7 +136,7 @@ def prefix_beam(
     final = []
     for node in beam:
         ending = options.lm_weight * float(lm.distribution(node.context)[lm.end_id]) if lm else 0.0
-        final.append((_add(node.blank, node.label) + node.prior + ending, node))
+        final.append((log_add(node.blank, node.label) + node.prior + ending, node))
     final.sort(key=lambda pair: -pair[0])
     return [Hypothesis(node.tokens(), tokenizer.decode(node.tokens()), score) for score, node in final]
 
@@ -163,17 +163,17 @@ def _advance(
         return node
 
     for node in beam:
-        total = _add(node.blank, node.label)
+        total = log_add(node.blank, node.label)
         touch(node)
-        node.new_blank = _add(node.new_blank, total + frame[0])
+        node.new_blank = log_add(node.new_blank, total + frame[0])
         if node.parent is not None:
-            node.new_label = _add(node.new_label, node.label + frame[node.token])
+            node.new_label = log_add(node.new_label, node.label + frame[node.token])
         for token in tokens:
             # The same token again begins a new one only after a blank.
             source = node.blank if token == node.token else total
             if source > -math.inf:
                 child = touch(node.child(token, lm, options))
-                child.new_label = _add(child.new_label, source + frame[token])
+                child.new_label = log_add(child.new_label, source + frame[token])
     for node in reached:
         node.blank, node.label = node.new_blank, node.new_label
-    return heapq.nlargest(options.beam_size, reached, key=lambda n: _add(n.blank, n.label) + n.prior)
+    return heapq.nlargest(options.beam_size, reached, key=lambda n: log_add(n.blank, n.label) + n.prior)

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from asr.canvas import Canvas
 from asr.commit import Beliefs, Threshold
+from asr.decoding import Hypothesis
 from asr.denoiser import SpeechMemory, TextCache
 from asr.elastic import ElasticCache
 from asr.tokenizer import Tokenizer
@@ -111,6 +112,7 @@ class Denoised:
         token_forwards: [batch] positions computed in all, per utterance.
         start: [batch, n] the canvas before the first pass.
         trace: what happened, if asked for.
+        nbest: hypotheses of each utterance, where a search has made several.
     """
 
     tokens: list[list[int]]
@@ -119,6 +121,7 @@ class Denoised:
     token_forwards: Tensor
     start: Tensor
     trace: list[Pass] = field(default_factory=list)
+    nbest: list[list[Hypothesis]] | None = None
 
 
 @torch.inference_mode()
@@ -238,14 +241,9 @@ class _Loop:
 
     def _beliefs(self, logits: Tensor, where: Tensor | None) -> tuple[Beliefs, Tensor]:
         """Confidence, entropy and best token of every open position, in the coordinates of the first canvas."""
-        logits = logits.float()
         may_end = self.may_end[self.rows]
         may_end = may_end[:, : logits.shape[1]] if where is None else may_end.gather(1, where)
-        logits[..., list(self.special.never)] = -torch.inf
-        logits[..., self.special.end].masked_fill_(~may_end, -torch.inf)
-        if self.special.null is not None:
-            logits[..., self.special.null].masked_fill_(may_end, -torch.inf)
-        log_probabilities = logits.log_softmax(-1)
+        log_probabilities = allowed_log_probabilities(logits, may_end, self.special)
         confidence, best = log_probabilities.max(-1)
         entropy = -(log_probabilities.exp() * log_probabilities.clamp(min=-1e4)).sum(-1)
         parts = (self._spread(part, where) for part in (confidence.exp(), entropy, best))
@@ -287,6 +285,21 @@ class _Loop:
             tokens.append([token for token, _ in kept])
             confidences.append([confidence for _, confidence in kept])
         return Denoised(tokens, confidences, self.passes, self.token_forwards, self.canvas.tokens, steps)
+
+
+def allowed_log_probabilities(logits: Tensor, may_end: Tensor, special: SpecialTokens) -> Tensor:
+    """Log-probabilities [batch, n, vocabulary] of what each position may become.
+
+    Args:
+        logits: [batch, n, vocabulary].
+        may_end: [batch, n], True where the text may end; elsewhere the position may stay empty.
+    """
+    logits = logits.float().clone()
+    logits[..., list(special.never)] = -torch.inf
+    logits[..., special.end].masked_fill_(~may_end, -torch.inf)
+    if special.null is not None:
+        logits[..., special.null].masked_fill_(may_end, -torch.inf)
+    return logits.log_softmax(-1)
 
 
 def _until_end(slots: list[tuple[int, float, bool]], special: SpecialTokens) -> list[tuple[int, float]]:

@@ -186,6 +186,8 @@ class CompactRecogniser(CTCRecogniser):
         result = text_decoder(heard)
         if decoder == "dllm" and self.on_denoised:
             self.on_denoised(result)
+        if getattr(result, "nbest", None):
+            return result.nbest
         nbests = []
         for tokens, confidences in zip(result.tokens, result.confidences, strict=True):
             scores = [math.log(max(c, 1e-9)) for c in confidences]

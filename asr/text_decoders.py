@@ -21,13 +21,16 @@ from asr.autoregressive import Decoded, decode_greedily, decode_speculatively
 from asr.canvas import BLANK, Canvas, CanvasOptions, Draft, aligned_draft, ctc_draft, lay_out
 from asr.commit import commit_rule
 from asr.decoding import BeamOptions, prefix_beam
-from asr.denoiser import COMPACT_DENOISER, COMPACT_TWIN, Denoiser
-from asr.denoising import END, MASK, NULL, Denoised, DenoisingOptions, SpecialTokens, denoise
+from asr.denoiser import COMPACT_DENOISER, COMPACT_TWIN, Denoiser, SpeechMemory
+from asr.denoising import END, MASK, NULL, Denoised, DenoisingOptions, SpecialTokens, allowed_log_probabilities, denoise
 from asr.ngram import NGram
+from asr.slot_search import SlotSearchOptions, search_slots
 from asr.tokenizer import Tokenizer
 
 DECODERS = ("dllm", "ar", "speculative")
 PRIORS = ("ctc", "beam", "none")
+SEARCHES = ("none", "ngram")
+SETTLED = -100.0  # log-probability that a token which the draft has settled is another
 
 
 @dataclass
@@ -50,6 +53,9 @@ class DenoisingDecode:
         length: slots of a canvas without a prior.
         commit: rule by name, see `asr.commit.commit_rule`.
         pruning, early_exit, speech_cache, elastic, max_passes: of `asr.denoising.DenoisingOptions`.
+        search: "ngram" makes one pass and searches its slots with the recogniser's n-gram (`asr.slot_search`);
+            "none" settles them as the paper does.
+        beam_size, lm_weight, token_bonus: of `asr.slot_search.SlotSearchOptions`.
     """
 
     prior: str = "ctc"
@@ -65,8 +71,14 @@ class DenoisingDecode:
     speech_cache: bool = True
     elastic: float | None = None
     max_passes: int = 8
+    search: str = "none"
+    beam_size: int = 16
+    lm_weight: float = 0.8
+    token_bonus: float = 3.6
 
     def __post_init__(self):
+        if self.search not in SEARCHES:
+            raise ValueError(f"search is {self.search!r}; choose one of {', '.join(SEARCHES)}")
         if self.prior not in PRIORS:
             raise ValueError(f"prior is {self.prior!r}; choose one of {', '.join(PRIORS)}")
 
@@ -158,7 +170,31 @@ class DenoisingDecoder:
         canvas = self.canvas(drafts, len(heard.posteriors)).to(heard.hidden.device)
         scores = pad_sequence(heard.posteriors, batch_first=True).to(heard.hidden.device)
         speech = partial(self.denoiser.remember, heard.hidden, heard.lengths, scores)
+        if self.choices.search == "ngram":
+            return self._search(speech(), canvas)
         return denoise(self.denoiser, speech, canvas, self.options, self.special, self.keep_trace)
+
+    def _search(self, speech: SpeechMemory, canvas: Canvas) -> Denoised:
+        """One pass over the canvas, then the texts that denoiser and n-gram like best together."""
+        lm = self.lm()
+        if lm is None:
+            raise ValueError("search=ngram needs a recogniser with a language model (ngram.npz); this one has none")
+        number = torch.arange(canvas.tokens.shape[1], device=canvas.tokens.device)
+        may_end = number >= canvas.tail[:, None]
+        logits = self.denoiser.denoise(canvas.tokens, speech, canvas.times, canvas.valid)
+        scores = allowed_log_probabilities(logits, may_end, self.special)
+        settled = (canvas.tokens != MASK).unsqueeze(-1)
+        given = torch.full_like(scores, SETTLED).scatter(-1, canvas.tokens.unsqueeze(-1), 0.0)
+        scores = torch.where(settled, given, scores)
+        empty = torch.where(may_end, scores[..., END], scores[..., NULL])
+        options = self.choices.part(SlotSearchOptions)
+        nbest = [
+            search_slots(row[:n].numpy(), nothing[:n].numpy(), self.tokenizer, lm, options)
+            for row, nothing, n in zip(scores.cpu(), empty.cpu(), canvas.valid.sum(1).tolist(), strict=True)
+        ]
+        tokens = [hypotheses[0].tokens for hypotheses in nbest]
+        ones, slots = torch.ones(len(nbest), dtype=torch.long), canvas.valid.sum(1).cpu()
+        return Denoised(tokens, [[] for _ in nbest], ones, slots, canvas.tokens, nbest=nbest)
 
 
 @dataclass

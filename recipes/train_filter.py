@@ -109,15 +109,18 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--error", type=float, default=0.02, help="share of commits that may differ from the final text"
     )
+    parser.add_argument(
+        "--denoising", nargs="+", default=[], metavar="KEY=VALUE", help="other choices, such as threshold=0.5"
+    )
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
 
     from asr.ctc import CTCModel
-    from asr.text_decoders import load_decoder
+    from asr.text_decoders import load_decoder, parse_choices
 
     torch.manual_seed(args.seed)
     recogniser = CTCModel.from_pretrained(args.recogniser).eval()
-    choices = {"commit": "one", "max_passes": 400}
+    choices = {**parse_choices(args.denoising), "search": "none", "commit": "one", "max_passes": 400}
     decoder = load_decoder("dllm", "cpu", args.denoiser, recogniser.tokenizer, choices)
     decoder.keep_trace = True
     recorded = record(args.stores, recogniser, decoder, args.utterances, args.seed)

@@ -20,32 +20,38 @@ from pathlib import Path
 import numpy as np
 
 FULL = "dllm"
+# The paper's loop; the threshold of the draft and the number of passes suit the compact denoiser.
+PAPER = {"search": "none", "threshold": 0.5, "blank_penalty": 0.0, "max_passes": 3}
+MASK_CTC = {"search": "none", "threshold": 0.9, "blank_penalty": 0.0, "slots": False, "slack": 0.0, "slack_least": 0}
 SYSTEMS: dict[str, dict] = {
     "ctc": {},
     "beam": {},
-    "mask_ctc_1": {"slots": False, "slack": 0.0, "slack_least": 0, "commit": "fixed:1", "max_passes": 1},
-    "mask_ctc_5": {"slots": False, "slack": 0.0, "slack_least": 0, "commit": "fixed:5", "max_passes": 5},
-    "mask_ctc_10": {"slots": False, "slack": 0.0, "slack_least": 0, "commit": "fixed:10", "max_passes": 10},
+    "mask_ctc_1": {**MASK_CTC, "commit": "fixed:1", "max_passes": 1},
+    "mask_ctc_5": {**MASK_CTC, "commit": "fixed:5", "max_passes": 5},
+    "mask_ctc_10": {**MASK_CTC, "commit": "fixed:10", "max_passes": 10},
     "ar": {},
     "speculative": {},
-    "naive": {"prior": "none", "pruning": "none", "commit": "fixed:32", "early_exit": False, "max_passes": 32},
-    FULL: {},
-    "no_prior": {"prior": "none"},
-    "no_pruning": {"pruning": "none"},
-    "no_prior_no_pruning": {"prior": "none", "pruning": "none"},
-    "no_early_exit": {"early_exit": False},
-    "no_cache": {"speech_cache": False, "early_exit": False},
-    "no_slots": {"slots": False},
-    "eotp": {"pruning": "eotp"},
-    "elastic": {"elastic": 0.9},
-    "factor": {"commit": "factor:1"},
-    "entropy": {"commit": "entropy:0.3"},
-    "learned": {"commit": "learned"},
-    "sequential": {"commit": "one", "max_passes": 400},
-    "oracle_length": {"prior": "none"},
-    "dllm_beam": {"prior": "beam"},
-}
-BATCHED = ("ctc", "ar", FULL)
+    "naive": {
+        **PAPER, "prior": "none", "pruning": "none", "commit": "fixed:32", "early_exit": False, "max_passes": 32,
+    },
+    FULL: PAPER,
+    "no_prior": {**PAPER, "prior": "none"},
+    "no_pruning": {**PAPER, "pruning": "none"},
+    "no_prior_no_pruning": {**PAPER, "prior": "none", "pruning": "none"},
+    "no_early_exit": {**PAPER, "early_exit": False},
+    "no_cache": {**PAPER, "speech_cache": False, "early_exit": False},
+    "no_slots": {**PAPER, "slots": False},
+    "eotp": {**PAPER, "pruning": "eotp"},
+    "elastic": {**PAPER, "elastic": 0.9},
+    "factor": {**PAPER, "commit": "factor:1"},
+    "entropy": {**PAPER, "commit": "entropy:0.3"},
+    "learned": {**PAPER, "commit": "learned"},
+    "sequential": {**PAPER, "commit": "one", "max_passes": 400},
+    "oracle_length": {**PAPER, "prior": "none"},
+    "dllm_beam": {**PAPER, "prior": "beam"},
+    "dllm_ngram": {"search": "ngram"},
+}  # fmt: skip
+BATCHED = ("ctc", "beam", "ar", FULL, "dllm_ngram")
 DURATIONS = ((0, 5), (5, 10), (10, 1e9))  # seconds
 
 
