@@ -30,7 +30,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "-o", "--output_dir", type=Path, metavar="DIR", help="folder of the enhanced recordings"
     )
     parser.add_argument(
-        "--model", metavar="NAME", help="architecture, folder or hub id; the compact AdaptCRN when not given"
+        "--model", metavar="NAME", help="architecture (adaptcrn, l3se), folder or hub id; default: the compact AdaptCRN"
     )
     parser.add_argument(
         "--attenuation_limit", type=float, metavar="DB", help="remove at most this much; 0 changes nothing"
@@ -101,13 +101,17 @@ def run(args: argparse.Namespace) -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
     try:
-        enhancer = load_enhancer(args.model)
-        denoiser = Denoiser(enhancer, args.attenuation_limit, args.device)
-    except (OSError, ValueError, RuntimeError, AssertionError) as error:  # the last two: no such device
+        denoiser = Denoiser.from_pretrained(
+            args.model, attenuation_limit=args.attenuation_limit, device=args.device
+        )
+    except (OSError, ValueError, ImportError, RuntimeError, AssertionError) as error:  # last two: no such device
         print(f"cannot load the model: {str(error).splitlines()[0]}", file=sys.stderr)
         return 2
+    if (args.raw or args.plot) and not denoiser.streams:
+        print(f"{args.model} enhances whole recordings and has no frames: leave out --raw and --plot", file=sys.stderr)
+        return 2
     if args.raw:
-        _live(enhancer, args.attenuation_limit)
+        _live(load_enhancer(args.model), args.attenuation_limit)
         return 0
     if args.output_dir is None:
         return int(not _reported("stdin", lambda: _pipe(denoiser)))

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from enhance.enhancer import Enhancer, load_enhancer
+from enhance.enhancer import Enhancer, architecture_of, load_enhancer
 from enhance.streaming import FRAMES_PER_STEP, OverlapAdd
 
 TOP_BAND = 0.75  # the gain for what the enhancer cannot see is measured over the top quarter of its band
@@ -42,13 +42,25 @@ class Denoiser:
         device: "cpu", "cuda" ...
     """
 
+    streams = True  # can also run live
+
     def __init__(self, enhancer: Enhancer, attenuation_limit: float | None = None, device: str = "cpu"):
         self.core = OverlapAdd(enhancer.fold().to(device), attenuation_limit)
 
     @classmethod
     def from_pretrained(cls, name: str | Path | None = None, **options) -> Denoiser:
-        """By architecture ("adaptcrn"), folder or hub id; None is the compact AdaptCRN of the package."""
+        """By architecture ("adaptcrn", "l3se"), folder or hub id; None is the compact AdaptCRN of the package."""
+        if architecture_of(name) == "l3se":
+            from enhance.l3se.denoiser import L3SEDenoiser
+            from enhance.l3se.system import L3SE
+
+            return L3SEDenoiser(L3SE.from_pretrained(name), **options)
         return cls(load_enhancer(name), **options)
+
+    @property
+    def sampling_rate(self) -> int:
+        """At which the enhancer works, in Hz."""
+        return self.core.enhancer.sampling_rate
 
     def __call__(
         self, audio: np.ndarray | Tensor | str | Path, sampling_rate: int | None = None
@@ -66,7 +78,7 @@ class Denoiser:
         from asr.audio import AudioError, load
 
         if isinstance(audio, str | Path):
-            sampling_rate = sampling_rate or self.core.enhancer.sampling_rate
+            sampling_rate = sampling_rate or self.sampling_rate
             audio = load(audio, sampling_rate)
         samples = _floating(np.asarray(audio))
         if samples.ndim not in (1, 2) or not samples.size:
@@ -119,24 +131,36 @@ class Denoiser:
         Raises:
             asr.audio.AudioError: NaN or infinite samples, no samples, an impossible rate.
         """
-        from asr.audio import AudioError
-        from asr.audio.io import RATES
-
-        if not RATES[0] <= sampling_rate <= RATES[1]:
-            raise AudioError(f"{name}: sampling rate {sampling_rate} Hz is outside {RATES[0]}..{RATES[1]} Hz")
         session = None
-        for block in blocks:
-            if not np.isfinite(block).all():
-                raise AudioError(f"{name}: NaN or infinite samples; the recording is damaged")
+        for block in checked(blocks, sampling_rate, name):
             for start in range(0, len(block), RESAMPLED_BLOCK):
                 piece = np.asarray(block[start : start + RESAMPLED_BLOCK], np.float32)
                 session = session or _Session(self.core, sampling_rate, piece.shape[1])
                 yield session.push(piece)
                 if progress:
                     progress(len(piece) / sampling_rate)
-        if session is None:
-            raise AudioError(f"{name}: holds no samples")
         yield session.finish()
+
+
+def checked(blocks: Iterable[np.ndarray], sampling_rate: int, name: str) -> Iterator[np.ndarray]:
+    """The blocks [samples, channels] of one recording as they are.
+
+    Raises:
+        asr.audio.AudioError: NaN or infinite samples, no samples, an impossible rate.
+    """
+    from asr.audio import AudioError
+    from asr.audio.io import RATES
+
+    if not RATES[0] <= sampling_rate <= RATES[1]:
+        raise AudioError(f"{name}: sampling rate {sampling_rate} Hz is outside {RATES[0]}..{RATES[1]} Hz")
+    samples = 0
+    for block in blocks:
+        if not np.isfinite(block).all():
+            raise AudioError(f"{name}: NaN or infinite samples; the recording is damaged")
+        samples += len(block)
+        yield block
+    if not samples:
+        raise AudioError(f"{name}: holds no samples")
 
 
 @contextmanager

@@ -99,6 +99,17 @@ def absorb_batch_norms(module: nn.Module) -> None:
             setattr(module, name, nn.Identity())
 
 
+def architecture_of(name: str | Path | None) -> str:
+    """The architecture behind whatever names an enhancer: its own name, a folder, a hub id; None is "adaptcrn".
+
+    Raises:
+        FileNotFoundError: no such folder or hub id.
+    """
+    if name is None or str(name) in ARCHITECTURES or str(name) == "l3se":
+        return str(name or "adaptcrn")
+    return "onnx" if str(name).endswith(".onnx") else _read_architecture(str(name))
+
+
 def load_enhancer(name: str | Path | None = None) -> Enhancer:
     """The enhancer called by its architecture ("adaptcrn", "gtcrn"), or saved in a folder or under a hub id.
 
