@@ -81,6 +81,8 @@ class DenoisingDecode:
             raise ValueError(f"search is {self.search!r}; choose one of {', '.join(SEARCHES)}")
         if self.prior not in PRIORS:
             raise ValueError(f"prior is {self.prior!r}; choose one of {', '.join(PRIORS)}")
+        if not self.commit.startswith("learned"):  # whose filter is known only with the denoiser
+            commit_rule(self.commit)
 
     def part(self, kind: type, **extra):
         """The fields that belong to another options class."""

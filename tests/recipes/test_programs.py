@@ -62,9 +62,11 @@ def test_tuning_writes_the_best_pair(table, model, capsys):
 
 
 def test_calibration_is_written_for_every_decoder(table, model, capsys):
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "calibration": {"ar": [1.0, 0.0]}}))
     assert calibrate.main([str(table), "--model", str(model)]) == 0
     assert capsys.readouterr().out.count("expected calibration error") == 2
-    assert set(json.loads((model / "config.json").read_text())["calibration"]) == {"greedy", "beam"}
+    assert set(json.loads((model / "config.json").read_text())["calibration"]) == {"ar", "greedy", "beam"}
 
 
 def test_right_words():
