@@ -173,6 +173,10 @@ class Canvas:
         tokens = torch.full(valid.shape, mask)
         return cls(tokens, None, valid, torch.zeros(len(lengths), dtype=torch.long), torch.zeros(valid.shape))
 
+    def may_end(self) -> Tensor:
+        """[batch, n], True where the text may end; before that a slot may stay empty instead."""
+        return torch.arange(self.tokens.shape[1], device=self.tokens.device) >= self.tail[:, None]
+
     def to(self, device: torch.device) -> Canvas:
         times = None if self.times is None else self.times.to(device)
         return Canvas(

@@ -6,15 +6,14 @@ confident open position of a row, so that each pass makes progress.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
+
+from asr.hub import HubModel
 
 
 @dataclass
@@ -105,7 +104,7 @@ class OneByOne:
         return beliefs.best()
 
 
-class Filter(nn.Module, PyTorchModelHubMixin):
+class Filter(nn.Module, HubModel):
     """Learn2PD (arXiv 2509.25188): a tiny network that tells from confidences whether a token is final already.
 
     It sees confidence and entropy of each open position and its neighbours, and whether they are open.
@@ -119,11 +118,6 @@ class Filter(nn.Module, PyTorchModelHubMixin):
             nn.GELU(),
             nn.Conv1d(width, 1, kernel, padding=kernel // 2),
         )
-
-    @classmethod
-    def from_pretrained(cls, name: str | Path, **kwargs) -> Filter:
-        with contextlib.redirect_stdout(io.StringIO()):  # huggingface_hub prints where results belong
-            return super().from_pretrained(str(name), **kwargs)
 
     def forward(self, beliefs: Beliefs) -> Tensor:
         """Log-odds [batch, n] that the best token of a position will be its final one."""

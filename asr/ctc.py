@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import dataclasses
-import io
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from asr.audio.features import FRAME_HOP, SAMPLING_RATE, LogMel
 from asr.encoder import SUBSAMPLING, Encoder, EncoderConfig
+from asr.hub import HubModel
 from asr.tokenizer import Tokenizer
 
 COMPACT = Path(__file__).parent / "weights" / "ctc_compact"
 NUM_CHARACTERS = 29  # blank, space, apostrophe, a-z
 
 
-class CTCModel(nn.Module, PyTorchModelHubMixin):
+class CTCModel(nn.Module, HubModel):
     """Log-mel features in, log-probabilities over the vocabulary for every 40 ms out.
 
     Connectionist temporal classification (Graves et al. 2006) with an intermediate loss on characters (Lee &
@@ -60,12 +57,7 @@ class CTCModel(nn.Module, PyTorchModelHubMixin):
     @classmethod
     def from_pretrained(cls, name: str | Path | None = None, **kwargs) -> CTCModel:
         """Load from a folder or a Hub id; None loads the compact model that ships in the package."""
-        with contextlib.redirect_stdout(io.StringIO()):  # huggingface_hub prints where results belong
-            return super().from_pretrained(str(name or COMPACT), **kwargs)
-
-    def save_half(self, folder: str | Path) -> None:
-        """`save_pretrained` with the weights in half precision; loading restores float32."""
-        copy.deepcopy(self).half().save_pretrained(folder)
+        return super().from_pretrained(name or COMPACT, **kwargs)
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """features [batch, frames, mel], lengths [batch] -> log-probabilities [batch, frames', vocabulary], lengths."""

@@ -13,18 +13,15 @@ what CTC knows (`corrects`).
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import dataclasses
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from asr.encoder import ChannelDropout, attend, rotate
+from asr.hub import HubModel
 from asr.tokenizer import Tokenizer
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -187,7 +184,7 @@ class DecoderLayer(nn.Module):
         return x + self.dropout(self.feed_forward(self.out_norm(x)))
 
 
-class Denoiser(nn.Module, PyTorchModelHubMixin):
+class Denoiser(nn.Module, HubModel):
     """Canvas and speech in, logits for every position out: `denoise(canvas, speech) -> logits`.
 
     Args:
@@ -219,12 +216,7 @@ class Denoiser(nn.Module, PyTorchModelHubMixin):
     @classmethod
     def from_pretrained(cls, name: str | Path | None = None, **kwargs) -> Denoiser:
         """Load from a folder or a Hub id; None loads the compact denoiser that ships in the package."""
-        with contextlib.redirect_stdout(io.StringIO()):  # huggingface_hub prints where results belong
-            return super().from_pretrained(str(name or COMPACT_DENOISER), **kwargs)
-
-    def save_half(self, folder: str | Path) -> None:
-        """`save_pretrained` with the weights in half precision; loading restores float32."""
-        copy.deepcopy(self).half().save_pretrained(folder)
+        return super().from_pretrained(name or COMPACT_DENOISER, **kwargs)
 
     @property
     def head_size(self) -> int:

@@ -168,7 +168,7 @@ class _Loop:
         self.token_forwards = torch.zeros_like(self.passes)
         self.cache: TextCache | None = None
         self.rows = torch.arange(len(self.tokens), device=self.tokens.device)  # utterances in the batch still
-        self.may_end = torch.arange(self.tokens.shape[1], device=self.tokens.device) >= canvas.tail[:, None]
+        self.may_end = canvas.may_end()
 
     def is_running(self) -> bool:
         if self.number >= self.options.max_passes:

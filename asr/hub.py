@@ -1,15 +1,35 @@
-"""Model cards: what a folder of weights is, what it learned from, how, and how well it does.
+"""What all models share that are saved, loaded and published: the mixin, and the model card.
 
-`save_pretrained` and `push_to_hub` of every model keep a README.md that is there already, so a card written first is
-the one that is published.
+A card says what a folder of weights is, what it learned from, how, and how well it does. `save_pretrained` and
+`push_to_hub` of every model keep a README.md that is there already, so a card written first is the one published.
 """
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import io
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
+
+from huggingface_hub import PyTorchModelHubMixin
 
 from asr.audio.io import atomic_path
+
+
+class HubModel(PyTorchModelHubMixin):
+    """`save_pretrained` and `from_pretrained` for a module, with standard output left to results."""
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, **kwargs) -> Self:
+        """Load from a folder or a Hub id."""
+        with contextlib.redirect_stdout(io.StringIO()):  # huggingface_hub prints where results belong
+            return super().from_pretrained(str(name), **kwargs)
+
+    def save_half(self, folder: str | Path) -> None:
+        """`save_pretrained` with the floating-point weights in half precision; loading restores float32."""
+        copy.deepcopy(self).half().save_pretrained(folder)
 
 
 @dataclass

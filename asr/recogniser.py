@@ -104,7 +104,7 @@ class CTCRecogniser:
     def listen(self, waves: list[np.ndarray]) -> Listened:
         """What the model makes of a batch, before decoding."""
         log_probs, lengths = self.log_probabilities(waves)
-        return Listened(None, lengths, [f[:n] for f, n in zip(log_probs.cpu(), lengths.tolist(), strict=True)])
+        return Listened.of(None, lengths, log_probs)
 
     def hypotheses(self, heard: Listened, decoder: str, options: DecodeOptions) -> list[list[Hypothesis]]:
         """Hypotheses of each utterance, best first.
@@ -174,8 +174,7 @@ class CompactRecogniser(CTCRecogniser):
         features, lengths = self.model.log_mel([torch.from_numpy(wave) for wave in waves])
         device = self.model.head.weight.device
         hidden, _, lengths = self.model.encoder(features.to(device), lengths.to(device))
-        log_probs = self.model.log_probabilities(hidden).cpu()
-        return Listened(hidden, lengths, [f[:n] for f, n in zip(log_probs, lengths.tolist(), strict=True)])
+        return Listened.of(hidden, lengths, self.model.log_probabilities(hidden))
 
     def hypotheses(self, heard: Listened, decoder: str, options: DecodeOptions) -> list[list[Hypothesis]]:
         if decoder not in text_decoders.DECODERS:

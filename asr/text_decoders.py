@@ -42,6 +42,16 @@ class Listened:
     lengths: Tensor
     posteriors: list[Tensor]
 
+    @classmethod
+    def of(cls, hidden: Tensor | None, lengths: Tensor, log_probabilities: Tensor) -> Listened:
+        """From padded CTC log-probabilities [batch, frames, vocabulary], which are cut to their lengths."""
+        frames = log_probabilities.detach().cpu()
+        return cls(hidden, lengths, [f[:n] for f, n in zip(frames, lengths.tolist(), strict=True)])
+
+    def padded_posteriors(self) -> Tensor:
+        """Log-probabilities [batch, frames, vocabulary] beside `hidden`, padded with zeros."""
+        return pad_sequence(self.posteriors, batch_first=True).to(self.hidden.device)
+
 
 @dataclass(frozen=True)
 class DenoisingDecode:
@@ -165,13 +175,11 @@ class DenoisingDecoder:
         return Canvas.of([lay_out(draft, self.canvas_options, MASK) for draft in drafts], pad=END)
 
     @torch.inference_mode()
-    def __call__(self, heard: Listened, drafts: list[Draft] | None = None) -> Denoised:
-        """Tokens and confidences of a batch; `drafts` replaces the prior."""
-        if drafts is None and self.choices.prior != "none":
-            drafts = self.drafts(heard.posteriors)
+    def __call__(self, heard: Listened) -> Denoised:
+        """Tokens and confidences of a batch."""
+        drafts = None if self.choices.prior == "none" else self.drafts(heard.posteriors)
         canvas = self.canvas(drafts, len(heard.posteriors)).to(heard.hidden.device)
-        scores = pad_sequence(heard.posteriors, batch_first=True).to(heard.hidden.device)
-        speech = partial(self.denoiser.remember, heard.hidden, heard.lengths, scores)
+        speech = partial(self.denoiser.remember, heard.hidden, heard.lengths, heard.padded_posteriors())
         if self.choices.search == "ngram":
             return self._search(speech(), canvas)
         return denoise(self.denoiser, speech, canvas, self.options, self.special, self.keep_trace)
@@ -181,8 +189,7 @@ class DenoisingDecoder:
         lm = self.lm()
         if lm is None:
             raise ValueError("search=ngram needs a recogniser with a language model (ngram.npz); this one has none")
-        number = torch.arange(canvas.tokens.shape[1], device=canvas.tokens.device)
-        may_end = number >= canvas.tail[:, None]
+        may_end = canvas.may_end()
         logits = self.denoiser.denoise(canvas.tokens, speech, canvas.times, canvas.valid)
         scores = allowed_log_probabilities(logits, may_end, self.special)
         settled = (canvas.tokens != MASK).unsqueeze(-1)

@@ -7,10 +7,7 @@ module is a plain decoder-only language model, the rival of every table.
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import dataclasses
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,10 +15,10 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from asr.encoder import ChannelDropout
+from asr.hub import HubModel
 from dlm.units import load_units
 
 COMPACT = Path(__file__).parent / "weights" / "dlm_compact"
@@ -134,7 +131,7 @@ class DecoderState:
         )
 
 
-class DenoisingLM(nn.Module, PyTorchModelHubMixin):
+class DenoisingLM(nn.Module, HubModel):
     """Hypotheses in, log-probabilities of texts out.
 
     Args:
@@ -171,12 +168,7 @@ class DenoisingLM(nn.Module, PyTorchModelHubMixin):
         """
         if name is None and not COMPACT.is_dir():
             raise OSError(f"no compact correction model in {COMPACT}: train one (experiment=dlm_compact) and name it")
-        with contextlib.redirect_stdout(io.StringIO()):  # huggingface_hub prints where results belong
-            return super().from_pretrained(str(name or COMPACT), **kwargs)
-
-    def save_half(self, folder: str | Path) -> None:
-        """`save_pretrained` with the weights in half precision; loading restores float32."""
-        copy.deepcopy(self).half().save_pretrained(folder)
+        return super().from_pretrained(name or COMPACT, **kwargs)
 
     def _start(self) -> None:
         """Initial weights: a correction model begins as a rough copy of its hypothesis.

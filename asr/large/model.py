@@ -7,16 +7,14 @@ and the denoising loop are those of the compact model (`asr.canvas`, `asr.commit
 
 from __future__ import annotations
 
-import contextlib
-import io
 from functools import cached_property
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
+from asr.hub import HubModel
 from asr.large.config import LargeASRConfig
 from asr.large.language import MODELS, Prefix
 from asr.large.parts import add_lora
@@ -28,7 +26,7 @@ from asr.tokenizer import Tokenizer
 WEIGHTS = "model.safetensors"
 
 
-class LargeASR(nn.Module, PyTorchModelHubMixin):
+class LargeASR(nn.Module, HubModel):
     """Waves in, text out, by `denoise(canvas, speech)` or, with a causal language model, token by token.
 
     A saved folder holds what was trained, and the names of the pretrained parts, which are read from where they are.
@@ -61,8 +59,7 @@ class LargeASR(nn.Module, PyTorchModelHubMixin):
     @classmethod
     def from_pretrained(cls, name: str | Path, **kwargs) -> LargeASR:
         """Load from a folder or a Hub id; the pretrained parts are read from the names they were trained with."""
-        with contextlib.redirect_stdout(io.StringIO()):  # huggingface_hub prints where results belong
-            return super().from_pretrained(str(name), **kwargs)
+        return super().from_pretrained(name, **kwargs)
 
     # -- what it is told and what it writes ----------------------------------------------------------------
 

@@ -94,8 +94,7 @@ class LargeRecogniser(CTCRecogniser):
         device = self.model.ctc.weight.device
         inputs = {key: value.to(device) for key, value in self.model.encoder.features(waves).items()}
         frames, lengths = self.model.listen(inputs)
-        log_probs = self.model.ctc_log_probabilities(frames).cpu()
-        return Listened(frames, lengths, [f[:n] for f, n in zip(log_probs, lengths.tolist(), strict=True)])
+        return Listened.of(frames, lengths, self.model.ctc_log_probabilities(frames))
 
     def hypotheses(self, heard: Listened, decoder: str, options: DecodeOptions) -> list[list[Hypothesis]]:
         if decoder in ("greedy", "beam"):

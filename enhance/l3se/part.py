@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import copy
-import io
 from pathlib import Path
 from typing import Self
 
-from huggingface_hub import PyTorchModelHubMixin
 from torch import nn
 
+from asr.hub import HubModel
 
-class Part(nn.Module, PyTorchModelHubMixin):
+
+class Part(nn.Module, HubModel):
     """A part with `from_pretrained`, `save_pretrained` and `save_half`; its arguments are JSON values.
 
     Attributes:
@@ -32,17 +30,12 @@ class Part(nn.Module, PyTorchModelHubMixin):
             raise FileNotFoundError(
                 f"{folder} holds no {cls.__name__}: train it with python -m recipes.train experiment={cls.stage}"
             )
-        with contextlib.redirect_stdout(io.StringIO()):  # the hub mixin prints where results belong
-            return super().from_pretrained(str(folder), **options).eval()
+        return super().from_pretrained(folder, **options).eval()
 
     @property
     def arguments(self) -> dict:
         """What it was made with."""
         return dict(self._hub_mixin_config)
-
-    def save_half(self, folder: str | Path) -> None:
-        """`save_pretrained` with the floating-point weights in half precision; loading restores float32."""
-        copy.deepcopy(self).half().save_pretrained(folder)
 
 
 def _may_be_hub_id(name: str | Path) -> bool:

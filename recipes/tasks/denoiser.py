@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,15 +10,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from asr.audio.augment import seeded
-from asr.autoregressive import START, decode_greedily
+from asr.autoregressive import START
 from asr.canvas import Canvas, CanvasOptions, Draft, Layout, ctc_draft, lay_out, targets
 from asr.ctc import CTCModel
-from asr.denoiser import Denoiser, DenoiserConfig, SpeechMemory
-from asr.denoising import END, MASK, NULL, DenoisingOptions, denoise
+from asr.denoiser import Denoiser, DenoiserConfig
+from asr.denoising import END, MASK, NULL
 from asr.score import error_counts
+from asr.text_decoders import DenoisingDecode, DenoisingDecoder, Listened, TwinDecoder
 from recipes.speech_data import SpeechBatches, SpeechData
 
 EPSILON = 1e-3  # least mask probability of the masked-diffusion loss (LLaDA, arXiv 2502.09992, Sec. 2.1)
@@ -122,8 +123,8 @@ class _SpeechTask:
     def load(self, plan) -> dict[str, Tensor]:
         return {**self.speech.load(plan), "seed": torch.tensor(plan.seed)}
 
-    def listen(self, batch: dict[str, Tensor], training: bool) -> tuple[Tensor, list[Tensor], Tensor]:
-        """Encoder output, CTC log-probabilities [frames, vocabulary] of each utterance, and lengths.
+    def listen(self, batch: dict[str, Tensor], training: bool) -> Listened:
+        """What the recogniser makes of a batch.
 
         While training, the encoder's dropout stays on: drafts of speech that the encoder has learned from would
         otherwise be cleaner than those of new speech.
@@ -132,31 +133,25 @@ class _SpeechTask:
         recogniser = self.recogniser.to(device).train(training)
         with torch.no_grad():
             hidden, _, lengths = recogniser.encoder(batch["features"], batch["lengths"])
-            frames = recogniser.log_probabilities(hidden).cpu()
-        return hidden, [f[:n] for f, n in zip(frames, lengths.tolist(), strict=True)], lengths
-
-    @staticmethod
-    def remember(model: Denoiser, hidden: Tensor, posteriors: list[Tensor], lengths: Tensor) -> SpeechMemory:
-        """The decoder's speech cache of what `listen` gave."""
-        return model.remember(hidden, lengths, pad_sequence(posteriors, batch_first=True).to(hidden.device))
+            return Listened.of(hidden, lengths, recogniser.log_probabilities(hidden))
 
     def validate(self, model: Denoiser) -> dict[str, float]:
         """Word error rate of the decoder and of the CTC draft, on the same held-out speech."""
         texts, drafts, references, passes = [], [], [], []
+        decoder = self.decoder(model)
         for batch, said in self.speech.held_out():
             batch = {k: v.to(model.head.weight.device) for k, v in batch.items()}
-            hidden, posteriors, lengths = self.listen(batch, training=False)
-            with torch.inference_mode():
-                found = self.decode(model, self.remember(model, hidden, posteriors, lengths), posteriors)
+            heard = self.listen(batch, training=False)
+            found = decoder(heard)
             texts += [self.tokenizer.decode(row) for row in found.tokens]
-            drafts += [self.tokenizer.decode(ctc_draft(frames).tokens) for frames in posteriors]
+            drafts += [self.tokenizer.decode(ctc_draft(frames).tokens) for frames in heard.posteriors]
             references += said
             passes += found.passes.tolist()
         rates = {"wer": error_counts(references, texts).rate, "wer_prior": error_counts(references, drafts).rate}
         return {**rates, "passes": float(np.mean(passes))}
 
-    def decode(self, model: Denoiser, speech: SpeechMemory, posteriors: list[Tensor]):
-        """The texts of a batch by the method the model is trained for, as an object with `tokens` and `passes`."""
+    def decoder(self, model: Denoiser) -> DenoisingDecoder | TwinDecoder:
+        """Decoding by the method the model is trained for."""
         raise NotImplementedError
 
     def export(self, model: Denoiser, folder: Path) -> None:
@@ -174,17 +169,17 @@ class DenoiserTask(_SpeechTask):
 
     def loss(self, model: Denoiser, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         """Cross-entropy of masked slots over their mask probability, summed, divided by the number of slots."""
-        hidden, posteriors, lengths = self.listen(batch, training=True)
+        heard = self.listen(batch, training=True)
         rng = seeded(*batch["seed"].tolist())
         rows = [
             self._example(reference, frames, rng)
-            for reference, frames in zip(references(batch), posteriors, strict=True)
+            for reference, frames in zip(references(batch), heard.posteriors, strict=True)
             for _ in range(self.corruption.canvases)
         ]
         examples = Examples.of(rows)
-        device = hidden.device
+        device = heard.hidden.device
         canvas = examples.canvas.to(device)
-        speech = self.remember(model, hidden, posteriors, lengths)
+        speech = model.remember(heard.hidden, heard.lengths, heard.padded_posteriors())
         logits = model.denoise(canvas.tokens, speech, canvas.times, canvas.valid)
         entropy = F.cross_entropy(logits.float().transpose(1, 2), examples.wanted.to(device), reduction="none")
         masked, probability = examples.masked.to(device), examples.probability.to(device)
@@ -204,11 +199,9 @@ class DenoiserTask(_SpeechTask):
         draft = ctc_draft(frames, rng.uniform(*settings.penalties))
         return *draft_layout(draft, reference, options, probability, rng), probability
 
-    def decode(self, model: Denoiser, speech: SpeechMemory, posteriors: list[Tensor]):
-        options = CanvasOptions(**model.decode.get("canvas", {}))
-        drafts = [ctc_draft(frames, options.blank_penalty) for frames in posteriors]
-        canvas = Canvas.of([lay_out(draft, options, MASK) for draft in drafts], pad=END)
-        return denoise(model, speech, canvas.to(speech.frames.device), DenoisingOptions())
+    def decoder(self, model: Denoiser) -> DenoisingDecoder:
+        """The paper's loop with its defaults, whatever the model's own choices are."""
+        return DenoisingDecoder(model, self.tokenizer, dataclasses.asdict(DenoisingDecode()))
 
 
 class TwinTask(_SpeechTask):
@@ -217,17 +210,17 @@ class TwinTask(_SpeechTask):
     causal = True
 
     def loss(self, model: Denoiser, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
-        hidden, posteriors, lengths = self.listen(batch, training=True)
-        texts = references(batch)
+        heard = self.listen(batch, training=True)
+        device, texts = heard.hidden.device, references(batch)
         width = max(map(len, texts)) + 1
         inputs = torch.tensor([[START, *text] + [END] * (width - 1 - len(text)) for text in texts])
         wanted = torch.tensor([[*text, END] + [-100] * (width - 1 - len(text)) for text in texts])
-        logits = model.denoise(inputs.to(hidden.device), self.remember(model, hidden, posteriors, lengths))
-        loss = F.cross_entropy(logits.float().transpose(1, 2), wanted.to(hidden.device))
+        logits = model.denoise(inputs.to(device), model.remember(heard.hidden, heard.lengths))
+        loss = F.cross_entropy(logits.float().transpose(1, 2), wanted.to(device))
         return loss, {}
 
-    def decode(self, model: Denoiser, speech: SpeechMemory, posteriors: list[Tensor]):
-        return decode_greedily(model, speech)
+    def decoder(self, model: Denoiser) -> TwinDecoder:
+        return TwinDecoder(model)
 
 
 def references(batch: dict[str, Tensor]) -> list[list[int]]:

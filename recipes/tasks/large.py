@@ -114,8 +114,7 @@ class _LargeTask:
         frames, lengths = model.listen({k[3:]: v for k, v in batch.items() if k.startswith("in:")})
         log_probs = model.ctc_log_probabilities(frames)
         ctc = ctc_loss(log_probs, lengths, batch["units"], batch["unit_lengths"])
-        posteriors = [f[:n] for f, n in zip(log_probs.detach().cpu(), lengths.tolist(), strict=True)]
-        text = self.text_loss(model, batch, Listened(frames, lengths, posteriors))
+        text = self.text_loss(model, batch, Listened.of(frames, lengths, log_probs))
         return text + self.ctc_weight * ctc, {"text": float(text.detach()), "ctc": float(ctc.detach())}
 
     def text_loss(self, model: LargeASR, batch: dict[str, object], heard: Listened) -> Tensor:
@@ -131,12 +130,11 @@ class _LargeTask:
             inputs = {key: value.to(device) for key, value in model.encoder.features(waves).items()}
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
                 frames, lengths = model.listen(inputs)
-                log_probs = model.ctc_log_probabilities(frames).cpu()
-                posteriors = [f[:n] for f, n in zip(log_probs, lengths.tolist(), strict=True)]
+                heard = Listened.of(frames, lengths, model.ctc_log_probabilities(frames))
                 seconds = max(map(len, waves)) / model.encoder.sampling_rate
-                rows = self.decode(model, Listened(frames, lengths, posteriors), seconds)
+                rows = self.decode(model, heard, seconds)
             found += [normalise_text(model.tokens.decode(row)) for row in rows]
-            drafts += [best_path(frames, self.tokenizer).text for frames in posteriors]
+            drafts += [best_path(frames, self.tokenizer).text for frames in heard.posteriors]
             references += [normalise_text(text) for text in texts]
         return {"wer": error_counts(references, found).rate, "wer_prior": error_counts(references, drafts).rate}
 
