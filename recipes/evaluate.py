@@ -4,15 +4,20 @@
     python -m recipes.evaluate asr=greedy data=dev.tsv model=outputs/ctc_compact/model
     python -m recipes.evaluate enhance=adaptcrn data=outputs/enhance_dev
     python -m recipes.evaluate enhance=FOLDER_OF_ENHANCED_FILES data=VoiceBank-DEMAND wer=false
+    python -m recipes.evaluate asr=beam data=big.tsv output=big.json shard_count=8 shard_index=3   # one of 8 machines
 
 Recognition reads a table (columns id, path, text) or a lhotse manifest and reports raw and normalised word
 error rates with 95 % intervals and per speaker. Enhancement reads a folder of noisy and clean pairs; its
 metrics are described in recipes/evaluate_enhance.py. Results go to standard output as a table and, with
 `output`, into a JSON file.
+
+A shard writes what it found beside `output`, big.3of8.json; the one that sees that all are there writes the result.
+A shard that is there already is not computed again.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from dataclasses import dataclass
@@ -25,89 +30,167 @@ class Evaluation:
 
     Args:
         data: table of recordings (asr) or folder of pairs (enhance).
-        asr: decoder, "greedy" or "beam".
+        asr: decoder: greedy, beam, dllm or ar.
         enhance: enhancer by name or folder, or a folder of enhanced files.
         model: folder or Hub id of the recogniser; null is the compact one.
+        metrics: of enhancement, out of si_snr, pesq, stoi, estoi and dnsmos; null is all.
         texts: table with the texts of an enhancement set, for its word error rates.
         wer: transcribe when evaluating enhancement.
         limit: use only so many recordings, spread evenly.
         workers: processes that compute enhancement metrics.
         output: JSON file for the result.
+        shard_index: which part of the recordings this process takes, from 0.
+        shard_count: into how many parts the recordings are split; needs `output`.
     """
 
     data: str = "???"
     asr: str | None = None
     enhance: str | None = None
     model: str | None = None
+    metrics: list[str] | None = None
     texts: str | None = None
     wer: bool = True
     limit: int | None = None
     workers: int = 1
     output: str | None = None
+    shard_index: int = 0
+    shard_count: int = 1
+
+    def check(self) -> None:
+        """Raises ValueError: fields that do not go together."""
+        if (self.asr is None) == (self.enhance is None):
+            raise ValueError("say what to evaluate: asr=greedy|beam|dllm|ar or enhance=NAME, one of the two")
+        if not 0 <= self.shard_index < self.shard_count:
+            raise ValueError(f"shard_index={self.shard_index}: it goes from 0 to shard_count - 1")
+        if self.shard_count > 1 and not self.output:
+            raise ValueError("shard_count: shards meet beside the result file, so give output=FILE.json")
 
 
-def evaluate_recognition(config: Evaluation) -> dict:
-    """Word error rates of a table's recordings, segmentation and all, as `asr.score.report` gives them."""
-    from tqdm import tqdm
+class Recognition:
+    """Texts of a table's recordings, segmentation and all, and their word error rates."""
 
-    from asr import Transcriber
-    from asr.recogniser import DecodeOptions
-    from asr.score import report
-    from recipes.corpora import read_table
+    def __init__(self, config: Evaluation):
+        from recipes.corpora import read_table
 
-    recordings = read_table(config.data)
-    if config.limit:
-        recordings = recordings[:: -(-len(recordings) // config.limit)]
-    transcriber = Transcriber.from_pretrained(
-        config.model, options=DecodeOptions(decoder=config.asr, word_timestamps=False)
-    )
-    by_path = {str(r.path): r for r in recordings}
-    hypotheses = {r.id: "" for r in recordings}
-    with tqdm(total=len(by_path), unit="file", file=sys.stderr) as bar:
+        self.config, self.items = config, read_table(config.data)
+        if config.limit:
+            self.items = self.items[:: -(-len(self.items) // config.limit)]
 
-        def failed(path, error):
-            bar.write(str(error), file=sys.stderr)
-            bar.update()
+    def measure(self, recordings: list) -> dict[str, str]:
+        """{id: text}; a recording that cannot be read has an empty one and a line on standard error."""
+        from tqdm import tqdm
 
-        for path, transcript in transcriber.transcribe_many(by_path, failed):
-            hypotheses[by_path[path].id] = transcript.text
-            bar.update()
-    result = report({r.id: r.text for r in recordings}, hypotheses, by_speaker=True)
-    return {**result, "hypotheses": hypotheses}
+        from asr import Transcriber
+        from asr.recogniser import DecodeOptions
+
+        options = DecodeOptions(decoder=self.config.asr, word_timestamps=False)
+        transcriber = Transcriber.from_pretrained(self.config.model, options=options)
+        by_path = {str(r.path): r for r in recordings}
+        hypotheses = {r.id: "" for r in recordings}
+        with tqdm(total=len(by_path), unit="file", file=sys.stderr) as bar:
+
+            def failed(path, error):
+                bar.write(str(error), file=sys.stderr)
+                bar.update()
+
+            for path, transcript in transcriber.transcribe_many(by_path, failed):
+                hypotheses[by_path[path].id] = transcript.text
+                bar.update()
+        return hypotheses
+
+    def result(self, hypotheses: dict[str, str]) -> dict:
+        """As `asr.score.report` gives it, with the hypotheses."""
+        from asr.score import report
+
+        result = report({r.id: r.text for r in self.items}, hypotheses, by_speaker=True)
+        return {**result, "hypotheses": hypotheses}
+
+    def print(self, result: dict) -> None:
+        print(f"{result['utterances']} utterances")
+        for score in result["scores"]:
+            low, high = score["interval"]
+            print(
+                f"normaliser {score['normaliser']}: WER {score['wer']:.2%} ({low:.2%}-{high:.2%})  "
+                f"CER {score['cer']:.2%}  substitutions {score['substitutions']} insertions {score['insertions']} "
+                f"deletions {score['deletions']}"
+            )
+        for speaker, row in result["speakers"].items():
+            print(f"speaker {speaker}: {row['utterances']} utterances, WER {row['wer']:.2%}")
 
 
-def print_recognition(result: dict) -> None:
-    print(f"{result['utterances']} utterances")
-    for score in result["scores"]:
-        low, high = score["interval"]
-        print(
-            f"normaliser {score['normaliser']}: WER {score['wer']:.2%} ({low:.2%}-{high:.2%})  CER {score['cer']:.2%}  "
-            f"substitutions {score['substitutions']} insertions {score['insertions']} deletions {score['deletions']}"
-        )
-    for speaker, row in result["speakers"].items():
-        print(f"speaker {speaker}: {row['utterances']} utterances, WER {row['wer']:.2%}")
+class Enhancement:
+    """Metrics of a folder of pairs."""
+
+    def __init__(self, config: Evaluation):
+        from recipes.evaluate_enhance import find_clips, spread
+
+        self.config, self.items = config, spread(find_clips(Path(config.data)), config.limit)
+
+    def measure(self, clips: list) -> dict[str, dict]:
+        from recipes.evaluate_enhance import METRICS, measure_clips
+
+        config = self.config
+        return measure_clips(clips, config.enhance, config.metrics or METRICS, config.texts, config.wer, config.workers)
+
+    def result(self, measured: dict[str, dict]) -> dict:
+        from recipes.evaluate_enhance import summarise
+
+        return {"folder": self.config.data, "enhanced": self.config.enhance, **summarise(self.items, measured)}
+
+    def print(self, result: dict) -> None:
+        from recipes.evaluate_enhance import format_table
+
+        print(format_table(result))
 
 
-def evaluate(config: Evaluation) -> dict:
-    """Run what the configuration asks for and print it.
+def evaluate(config: Evaluation) -> dict | None:
+    """Run what the configuration asks for, print it and write it; None while other shards are missing.
 
     Raises:
-        ValueError: neither or both of asr and enhance are given.
+        ValueError: the fields do not go together.
     """
-    if (config.asr is None) == (config.enhance is None):
-        raise ValueError("say what to evaluate: asr=greedy|beam or enhance=NAME, one of the two")
-    if config.asr:
-        result = evaluate_recognition(config)
-        print_recognition(result)
-        return result
-    from recipes.evaluate_enhance import METRICS, evaluate_enhancement, format_table
-
-    texts = Path(config.texts) if config.texts else None
-    result = evaluate_enhancement(
-        Path(config.data), config.enhance, METRICS, texts, config.wer, config.limit, config.workers
-    )
-    print(format_table(result))
+    config.check()
+    work = Recognition(config) if config.asr else Enhancement(config)
+    if config.shard_count == 1:
+        found = work.measure(work.items)
+    elif (found := measure_shard(config, work)) is None:
+        return None
+    result = work.result(found)
+    work.print(result)
+    if config.output:
+        write_json(Path(config.output), result)
     return result
+
+
+def measure_shard(config: Evaluation, work: Recognition | Enhancement) -> dict | None:
+    """Measure one shard unless that is done; what all shards found, or None where some are missing."""
+    output = Path(config.output)
+    shards = [output.with_name(f"{output.stem}.{i}of{config.shard_count}.json") for i in range(config.shard_count)]
+    settings = dataclasses.asdict(config) | {"shard_index": None, "workers": None}
+    mine = shards[config.shard_index]
+    if _read_shard(mine, settings) is None:
+        found = work.measure(work.items[config.shard_index :: config.shard_count])
+        write_json(mine, {"settings": settings, "found": found})
+    parts = {path.name: _read_shard(path, settings) for path in shards}
+    if missing := [name for name, part in parts.items() if part is None]:
+        print(f"{mine}: done; still missing: {', '.join(missing)}", file=sys.stderr)
+        return None
+    return {id: value for part in parts.values() for id, value in part.items()}
+
+
+def _read_shard(path: Path, settings: dict) -> dict | None:
+    """What a shard found; None if it is not there or was made with other settings."""
+    if not path.exists():
+        return None
+    shard = json.loads(path.read_text(encoding="utf-8"))
+    return shard["found"] if shard["settings"] == settings else None
+
+
+def write_json(path: Path, content: dict) -> None:
+    from asr.audio.io import atomic_path
+
+    with atomic_path(path) as partial:
+        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -118,17 +201,11 @@ def main(argv: list[str] | None = None) -> int:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    from asr.audio.io import atomic_path
-
     try:
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Evaluation), OmegaConf.from_cli(argv)))
-        result = evaluate(config)
+        evaluate(OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Evaluation), OmegaConf.from_cli(argv))))
     except (ValueError, OSError, OmegaConfBaseException) as error:
         print(f"recipes.evaluate: {str(error).splitlines()[0]}", file=sys.stderr)
         return 2
-    if config.output:
-        with atomic_path(Path(config.output)) as partial:
-            partial.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return 0
 
 

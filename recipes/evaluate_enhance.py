@@ -1,23 +1,18 @@
-"""Measure speech enhancement on folders of paired files.
-
-    python -m recipes.evaluate_enhance data/enhance_dev --enhanced adaptcrn --output result.json
-    python -m recipes.evaluate_enhance VoiceBank-DEMAND --enhanced my_enhanced_folder --no_wer
+"""Speech enhancement measured on folders of paired files; `python -m recipes.evaluate enhance=...` runs it.
 
 The data folder holds `noisy` and `clean`, or `noisy_testset_wav` and `clean_testset_wav` as VoiceBank-DEMAND
-does. `--enhanced` is a folder of files with the same names, or anything that `enhance.load_enhancer` takes.
+does. What is measured is a folder of files with the same names, or anything that `enhance.load_enhancer` takes.
 Files are compared at 16 kHz. Where a `mixture.tsv` or `log_testset.txt` gives the signal-to-noise ratios,
 there is a line for each of them.
 
 Metrics: SI-SNR (dB), wide-band PESQ, STOI, extended STOI, DNSMOS P.835 (signal, background, overall) and the word
-error rate of the project's own recogniser: against the texts of a table (`--texts`), else against what it
-hears in the clean file (dWER).
+error rate of the project's own recogniser: against the texts of a table, else against what it hears in the clean
+file (dWER).
 """
 
 from __future__ import annotations
 
-import argparse
 import csv
-import json
 import multiprocessing
 import sys
 from collections.abc import Callable, Iterable
@@ -92,44 +87,46 @@ def _conditions(folder: Path) -> dict[str, tuple[str, str]]:
     return {}
 
 
-def evaluate_enhancement(
-    folder: str | Path,
+def measure_clips(
+    clips: list[Clip],
     enhanced: str | Path | None = None,
     metrics: Iterable[str] = METRICS,
     texts: str | Path | None = None,
     wer: bool = True,
-    limit: int | None = None,
     workers: int = 1,
-) -> dict:
-    """Mean metrics of the noisy, enhanced and clean files of a data folder.
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Metrics of the noisy, enhanced and clean files of each clip: {clip id: {system: {metric: value}}}.
 
     Args:
-        folder: see the module docstring.
         enhanced: a folder of enhanced files, or a name for `enhance.load_enhancer`; None leaves it out.
         metrics: names out of `METRICS`.
         texts: table with columns id and text, for WER; ids are those of the clips or of their speech.
         wer: transcribe with the project's recogniser; left out with a note when it is not there.
-        limit: use this many clips only, spread evenly.
         workers: processes.
-
-    Returns:
-        `{"folder", "enhanced", "clips", "systems": {system: {condition: {metric: mean}}}}` with the systems
-        noisy, enhanced and clean, and "all" or a ratio in dB as condition. Clips where a metric is not
-        defined (PESQ of silence) are left out of its mean.
     """
-    clips = spread(find_clips(Path(folder)), limit)
     systems: dict[str, Callable] = {"noisy": _load_noisy, "clean": _load_clean}
     if enhanced is not None:
         systems["enhanced"] = _enhanced_loader(enhanced)
     scores = {name: _scores(clips, loader, tuple(metrics), workers) for name, loader in systems.items()}
     if wer and (recogniser := _recogniser()):
         _add_word_errors(scores, systems, clips, recogniser, _read_texts(texts))
+    return {clip.id: {name: rows[i] for name, rows in scores.items()} for i, clip in enumerate(clips)}
+
+
+def summarise(clips: list[Clip], measured: dict[str, dict[str, dict[str, float]]]) -> dict:
+    """Means of what `measure_clips` found.
+
+    Returns:
+        `{"clips", "systems": {system: {condition: {metric: mean}}}}` with the systems noisy, enhanced and clean,
+        and "all" or a ratio in dB as condition. Clips where a metric is not defined (PESQ of silence) are left out
+        of its mean.
+    """
     conditions = sorted({c.condition for c in clips if c.condition is not None}, key=float)
-    systems_result = {
-        name: {condition: _mean(rows, clips, condition) for condition in ("all", *conditions)}
-        for name, rows in scores.items()
-    }
-    return {"folder": str(folder), "enhanced": str(enhanced), "clips": len(clips), "systems": systems_result}
+    systems = {}
+    for name in measured[clips[0].id]:
+        rows = [measured[clip.id][name] for clip in clips]
+        systems[name] = {condition: _mean(rows, clips, condition) for condition in ("all", *conditions)}
+    return {"clips": len(clips), "systems": systems}
 
 
 def _load_noisy(clip: Clip):
@@ -263,37 +260,3 @@ def format_table(result: dict) -> str:
             lines.append([condition, name, *(f"{row[m]:.3f}" if m in row else "-" for m in metrics)])
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
-
-
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m recipes.evaluate_enhance", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    parser.add_argument("folder", type=Path, help="data folder with noisy and clean files")
-    parser.add_argument("--enhanced", help="folder of enhanced files, model folder, hub id or architecture")
-    parser.add_argument("--metrics", nargs="+", default=list(METRICS), choices=METRICS)
-    parser.add_argument("--texts", type=Path, help="tab-separated table with columns id and text, for the WER")
-    parser.add_argument("--no_wer", action="store_true", help="do not transcribe")
-    parser.add_argument("--limit", type=int, help="use this many clips, spread evenly")
-    parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--output", type=Path, help="also write the result as JSON")
-    args = parser.parse_args(argv)
-    try:
-        result = evaluate_enhancement(
-            args.folder, args.enhanced, args.metrics, args.texts, not args.no_wer, args.limit, args.workers
-        )
-    except (FileNotFoundError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(format_table(result))
-    if args.output:
-        from asr.audio.io import atomic_path
-
-        with atomic_path(args.output) as partial:
-            partial.write_text(json.dumps(result, indent=1) + "\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -8,14 +8,8 @@ import soundfile
 import torch
 
 from enhance.adaptcrn import AdaptCRN, AdaptCRNConfig
-from recipes.evaluate_enhance import (
-    evaluate_enhancement,
-    find_clips,
-    format_table,
-    main,
-    paired_files,
-    spread,
-)
+from recipes.evaluate import main
+from recipes.evaluate_enhance import find_clips, format_table, measure_clips, paired_files, spread, summarise
 from recipes.tasks.enhance import EnhanceTask, FolderPairs, MixedPairs
 
 
@@ -33,6 +27,11 @@ def pairs(hum, tmp_path):
         rows.append(f"c{number}\t{10 if number % 2 else -5}\ts.wav\tn.wav")
     (tmp_path / "mixture.tsv").write_text("\n".join(rows) + "\n")
     return tmp_path
+
+
+def measured(pairs, *args, **options):
+    clips = find_clips(pairs)
+    return summarise(clips, measure_clips(clips, *args, **options))
 
 
 def task(pairs, source=None, **options):
@@ -87,7 +86,7 @@ def test_validation_and_export(pairs, tmp_path):
 
 
 def test_evaluation_per_ratio(pairs):
-    result = evaluate_enhancement(pairs, pairs / "clean", ["si_snr", "stoi"], wer=False)
+    result = measured(pairs, pairs / "clean", ["si_snr", "stoi"], wer=False)
     systems = result["systems"]
     assert result["clips"] == 6 and set(systems["noisy"]) == {"all", "-5", "10"}
     assert systems["noisy"]["10"]["si_snr"] > systems["noisy"]["-5"]["si_snr"] + 10
@@ -99,20 +98,26 @@ def test_evaluation_per_ratio(pairs):
 
 def test_evaluation_of_a_model_writes_table_and_json(pairs, saved_model, capsys):
     output = pairs / "result.json"
-    arguments = [
-        str(pairs),
-        "--enhanced",
-        str(saved_model),
-        "--metrics",
-        "si_snr",
-        "--no_wer",
-        "--limit",
-        "2",
-    ]
-    assert main([*arguments, "--output", str(output)]) == 0
+    arguments = [f"data={pairs}", f"enhance={saved_model}", "metrics=[si_snr]", "wer=false"]
+    assert main([*arguments, "limit=2", f"output={output}"]) == 0
     result = json.loads(output.read_text())
     assert result["clips"] == 2 and np.isfinite(result["systems"]["enhanced"]["all"]["si_snr"])
     assert "enhanced" in capsys.readouterr().out
+
+
+def test_shards_find_what_one_process_finds(pairs, capsys):
+    arguments = [f"data={pairs}", f"enhance={pairs / 'clean'}", "metrics=[si_snr]", "wer=false"]
+    assert main([*arguments, f"output={pairs / 'whole.json'}"]) == 0
+    sharded = [*arguments, f"output={pairs / 'parts.json'}", "shard_count=2"]
+    assert main([*sharded, "shard_index=1"]) == 0
+    assert not (pairs / "parts.json").exists() and "parts.0of2.json" in capsys.readouterr().err
+    written = (pairs / "parts.1of2.json").stat().st_mtime_ns
+    assert main([*sharded, "shard_index=0"]) == 0
+    assert (pairs / "parts.json").read_text() == (pairs / "whole.json").read_text()
+    assert main([*sharded, "shard_index=1"]) == 0  # again: nothing is measured twice
+    assert (pairs / "parts.1of2.json").stat().st_mtime_ns == written
+    assert main([*sharded, "shard_index=1", "limit=4"]) == 0  # other settings: measured anew
+    assert (pairs / "parts.1of2.json").stat().st_mtime_ns > written
 
 
 def test_word_errors_are_pooled(pairs, monkeypatch):
@@ -124,11 +129,11 @@ def test_word_errors_are_pooled(pairs, monkeypatch):
             return type("Transcript", (), {"text": "one two three" + " four" * loud})
 
     monkeypatch.setattr("recipes.evaluate_enhance._recogniser", Hears)
-    noisy = evaluate_enhancement(pairs, metrics=["si_snr"])["systems"]["noisy"]
+    noisy = measured(pairs, metrics=["si_snr"])["systems"]["noisy"]
     assert noisy["-5"]["dwer"] == pytest.approx(1 / 3) and noisy["10"]["dwer"] == 0
     assert noisy["all"]["dwer"] == pytest.approx(1 / 6)
     (pairs / "texts.tsv").write_text("id\ttext\ns\tone two three four\n")
-    noisy = evaluate_enhancement(pairs, metrics=["si_snr"], texts=pairs / "texts.tsv")["systems"]["noisy"]
+    noisy = measured(pairs, metrics=["si_snr"], texts=pairs / "texts.tsv")["systems"]["noisy"]
     assert noisy["-5"]["wer"] == 0 and noisy["10"]["wer"] == pytest.approx(1 / 4)
 
 
@@ -143,7 +148,7 @@ def test_voicebank_demand_layout(pairs, tmp_path_factory):
 
 
 def test_folders_that_do_not_fit_are_explained(tmp_path, capsys):
-    assert main([str(tmp_path)]) == 1
+    assert main([f"data={tmp_path}", "enhance=adaptcrn"]) == 2
     assert "neither noisy/ and clean/" in capsys.readouterr().err
     (tmp_path / "noisy").mkdir()
     with pytest.raises(FileNotFoundError, match="clean: no such folder"):

@@ -43,7 +43,14 @@ def test_evaluate_reports_and_writes_json(table, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["data=x"], ["asr=greedy", "enhance=adaptcrn", "data=x"], ["asr=greedy", "dat=x"]]
+    "arguments",
+    [
+        ["data=x"],
+        ["asr=greedy", "enhance=adaptcrn", "data=x"],
+        ["asr=greedy", "dat=x"],
+        ["asr=greedy", "data=x", "shard_count=2"],
+        ["asr=greedy", "data=x", "output=y.json", "shard_count=2", "shard_index=2"],
+    ],
 )
 def test_evaluate_refuses_what_it_cannot_do(arguments, capsys):
     assert evaluate.main(arguments) == 2
