@@ -13,6 +13,7 @@ state.
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
@@ -31,6 +32,8 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
+
+from recipes.sharding import gathered, split, split_like, split_optimiser_state
 
 
 class Task(Protocol):
@@ -103,6 +106,7 @@ class TrainerConfig:
     threads: int | None = None  # torch threads on a CPU
     compile: tuple[str, ...] = ()  # parts of the model to run through torch.compile, "encoder" for one; pays on GPUs
     progress: bool = True
+    shard: bool = False  # split weights and optimiser states over the processes (FSDP2); without `average`
 
 
 def keep_freed_memory() -> None:
@@ -163,19 +167,31 @@ class Trainer:
         for name in config.compile:
             task.model.get_submodule(name).compile(dynamic=True)
         self._kept = kept_names(task.model)
-        matrices = [p for p in task.model.parameters() if p.requires_grad and p.ndim > 1]
-        vectors = [p for p in task.model.parameters() if p.requires_grad and p.ndim <= 1]
+        self.model, self.whole = self._prepared(LossModule(task))
+        matrices = [p for p in self.model.parameters() if p.requires_grad and p.ndim > 1]
+        vectors = [p for p in self.model.parameters() if p.requires_grad and p.ndim <= 1]
         optimiser = torch.optim.AdamW(
             [{"params": matrices, "weight_decay": optimisation.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
             lr=optimisation.learning_rate,
             betas=tuple(optimisation.betas),
             fused=True,
         )
-        self.model, self.optimiser = self.accelerator.prepare(LossModule(task), optimiser)
+        self.optimiser = self.accelerator.prepare(optimiser)
         self.average = None
         if config.average:
             self.average = AveragedModel(self._bare(), multi_avg_fn=moving_average(config.average), use_buffers=True)
         self.writer = self._tensorboard()
+
+    def _prepared(self, module: LossModule) -> tuple[nn.Module, nn.Module | None]:
+        """The module as it trains and, where its weights are split, a whole copy on the main process to validate."""
+        if not self.config.shard:
+            return self.accelerator.prepare(module), None
+        if self.config.average:
+            raise ValueError("trainer.shard=true cannot average weights: add trainer.average=0")
+        whole = copy.deepcopy(module.model) if self._main() else None
+        # "evaluation mode" only leaves out replication over processes, which sharding stands in for.
+        module = self.accelerator.prepare_model(module, evaluation_mode=True)
+        return split(module, self.accelerator.device.type), whole
 
     # -- the loop ------------------------------------------------------------------------------------------
 
@@ -251,7 +267,7 @@ class Trainer:
             self.accelerator.backward(loss)
             if self.accelerator.sync_gradients:
                 norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.optimisation.clip)
-                logs["gradient_norm"] = float(norm)
+                logs["gradient_norm"] = float(gathered(norm))
                 if not math.isfinite(logs["gradient_norm"]):
                     # One bad batch must not end a run of days; it is counted in metrics.jsonl.
                     self.optimiser.zero_grad()
@@ -265,14 +281,17 @@ class Trainer:
         return {"loss": float(loss.detach()), **logs}
 
     def _validate(self) -> dict[str, float]:
-        model = self.averaged()
-        model.eval()
         metrics = {}
+        trained = self._trained_state() if self.config.shard else None
         if self._main():
+            model = self.averaged() if trained is None else self._loaded_whole(trained)
+            model.eval()
             metrics = self.task.validate(model)
             self._log("validation", metrics)
             self._say("step " + str(self.step) + " " + " ".join(f"{k} {v:.4g}" for k, v in metrics.items()))
             self.task.export(model, self.folder / "model")
+            if self.whole is not None:
+                self.whole.cpu()  # not in the way of training
         self.accelerator.wait_for_everyone()
         return metrics
 
@@ -280,16 +299,21 @@ class Trainer:
         """The averaged model, or the model itself where averaging is off."""
         return self._bare() if self.average is None else self.average.module
 
+    def _loaded_whole(self, trained: dict[str, Tensor]) -> nn.Module:
+        self.whole.load_state_dict(trained, strict=False)
+        return self.whole.to(self.accelerator.device)
+
     # -- state ---------------------------------------------------------------------------------------------
 
     def _save_checkpoint(self) -> None:
+        trained, optimiser = self._trained_state(), gathered(self.optimiser.state_dict())
         # Every process has its own random state; the rest is the same in all of them.
         random_states = gather_object([(random.getstate(), np.random.get_state(), torch.get_rng_state())])
         if self._main():
             state = {
-                "model": self._trained_state(),
+                "model": trained,
                 "average": None if self.average is None else self.average.state_dict(),
-                "optimiser": self.optimiser.state_dict(),
+                "optimiser": optimiser,
                 "step": self.step,
                 "epoch": self.epoch,
                 "position": self.position,
@@ -301,12 +325,14 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
     def _trained_state(self) -> dict[str, Tensor]:
-        return {name: value for name, value in self._bare().state_dict().items() if name in self._kept}
+        return gathered({name: value for name, value in self._bare().state_dict().items() if name in self._kept})
 
     def _load_checkpoint(self) -> None:
         state = torch.load(self.folder / "last.pt", map_location="cpu", weights_only=False)
-        loaded = self._bare().load_state_dict(state["model"], strict=False)
-        missing = set(loaded.missing_keys) & set(self._trained_state())
+        present = self._bare().state_dict()
+        saved = {name: split_like(value, present.get(name)) for name, value in state["model"].items()}
+        loaded = self._bare().load_state_dict(saved, strict=False)
+        missing = set(loaded.missing_keys) & self._kept
         if missing or loaded.unexpected_keys:
             differing = sorted(missing) + loaded.unexpected_keys
             raise ValueError(
@@ -314,7 +340,8 @@ class Trainer:
             )
         if self.average is not None and state["average"] is not None:
             self.average.load_state_dict(state["average"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
+        self.optimiser.load_state_dict(split_optimiser_state(state["optimiser"], parameters))
         self.step, self.epoch, self.position = state["step"], state["epoch"], state["position"]
         states = state["random"]
         if len(states) != self.accelerator.num_processes:

@@ -47,23 +47,6 @@ def test_debug_experiment_runs_and_resumes(tmp_path):
     assert [line["step"] for line in lines if line["split"] == "train"] == [1, 2, 3, 4]
 
 
-@pytest.mark.slow
-def test_two_processes_train_and_resume(tmp_path):
-    def run(name, steps):
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
-        command = [*launcher, "-m", "recipes.train",
-                   "experiment=debug", f"name={name}", f"trainer.steps={steps}", "model.width=32", "task.utterances=60",
-                   "optim.decay=1e-6", "trainer.log_every=1", "trainer.progress=false"]  # fmt: skip
-        environment = {**os.environ, "RUNS": str(tmp_path), "OMP_NUM_THREADS": "1"}
-        result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
-        assert result.returncode == 0 and "2 x cpu" in result.stderr, result.stderr
-        lines = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
-        return [line["loss"] for line in lines if line["split"] == "train"]
-
-    run("resumed", 3)
-    assert run("resumed", 6) == run("whole", 6)
-
-
 def test_transformers_is_not_hidden_by_our_kernels_folder():
     """A folder named kernels must not stand in for the package of that name which transformers may look for."""
     import transformers.models.whisper  # noqa: F401
