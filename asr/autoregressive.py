@@ -1,17 +1,20 @@
-"""The autoregressive twin: token by token with a cache, and with the CTC draft as speculation."""
+"""The autoregressive twin: token by token with a cache, with the CTC draft as speculation, and as a judge of texts."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from asr.decoding import Hypothesis
 from asr.denoiser import Denoiser, SpeechMemory, TextCache
 from asr.tokenizer import Tokenizer
 
 START, END = Tokenizer.null_id, Tokenizer.end_id  # the twin has no empty slots: their token starts the text
 NEVER = [Tokenizer.blank_id, Tokenizer.mask_id, START]
+IGNORED = -100  # target of padding
 TOKENS_PER_FRAME = 0.6  # no one speaks faster; bounds the length of what a looping decoder writes
 
 
@@ -23,6 +26,7 @@ class Decoded:
     confidences: list[list[float]]
     passes: Tensor
     token_forwards: Tensor
+    nbest: list[list[Hypothesis]] | None = None  # of a decoder that chooses among texts
 
 
 def longest(frames: int) -> int:
@@ -84,6 +88,17 @@ def decode_speculatively(model: Denoiser, speech: SpeechMemory, draft: list[int]
             confidences.append(confidence)
         cache.crop(len(tokens))  # the start and all tokens but the last, which the next pass computes
         pending, left = tokens[-1], _behind(left[agreed:], tokens[-1])
+
+
+def score_sequences(model: Denoiser, speech: SpeechMemory, sequences: list[list[int]]) -> Tensor:
+    """log p(tokens | speech) of several token sequences of one utterance, all in one pass: [len(sequences)]."""
+    width = max(map(len, sequences)) + 1
+    padding = [width - 1 - len(tokens) for tokens in sequences]
+    inputs = torch.tensor([[START, *s] + [END] * n for s, n in zip(sequences, padding, strict=True)])
+    wanted = torch.tensor([[*s, END] + [IGNORED] * n for s, n in zip(sequences, padding, strict=True)])
+    device = speech.frames.device
+    logits = model.denoise(inputs.to(device), speech).float().transpose(1, 2)
+    return -F.cross_entropy(logits, wanted.to(device), ignore_index=IGNORED, reduction="none").sum(1)
 
 
 def _behind(draft: list[int], token: int) -> list[int]:

@@ -24,12 +24,13 @@ import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from asr import text_decoders  # noqa: E402
+from asr.autoregressive import Decoded  # noqa: E402
 from asr.ctc import COMPACT, CTCModel  # noqa: E402
 from asr.decoding import BeamOptions, Hypothesis, best_path, prefix_beam  # noqa: E402
 from asr.denoising import Denoised  # noqa: E402
 from asr.ngram import NGram  # noqa: E402
 from asr.rescoring import TextScorer  # noqa: E402
-from asr.text_decoders import DenoisingDecoder, Listened, TwinDecoder, load_decoder  # noqa: E402
+from asr.text_decoders import Listened, load_decoder  # noqa: E402
 from asr.timing import align_words  # noqa: E402
 from asr.tokenizer import WORD_MARK  # noqa: E402
 
@@ -42,11 +43,12 @@ class DecodeOptions:
 
     Args:
         decoder: "greedy" takes the best token of each frame, "beam" searches prefixes, "dllm" denoises the CTC
-            draft, "ar" is its autoregressive twin and "speculative" the twin verifying the draft; by default the
+            draft, "ar" is its autoregressive twin, "speculative" the twin verifying the draft, "rescored" the beam
+            search whose texts the twin judges; by default the
             beam where the model brings a language model, greedy elsewhere.
         beam_size: prefixes kept by the beam search.
         word_timestamps: find the time and the confidence of each word as well.
-        decoder_model: folder or Hub id of the decoder behind "dllm", "ar" and "speculative"; None: the compact one.
+        decoder_model: folder or Hub id of the decoder behind "dllm" or the twin; None: the compact one.
         denoising: choices of "dllm" (fields of `asr.text_decoders.DenoisingDecode`) other than the model's own.
     """
 
@@ -151,7 +153,7 @@ class CompactRecogniser(CTCRecogniser):
         self._ngram = _file(name or COMPACT, "ngram.npz")
         if self._ngram:
             self.beam, self.default_decoder = BeamOptions(**self.model.beam), "beam"
-        self.decoders: dict[tuple, DenoisingDecoder | TwinDecoder] = {}
+        self.decoders: dict[tuple, Callable[[Listened], Decoded | Denoised]] = {}
         self.on_denoised: Callable[[Denoised], None] | None = None  # sees every pass of the denoiser
 
     @cached_property
@@ -193,17 +195,18 @@ class CompactRecogniser(CTCRecogniser):
             nbests.append([Hypothesis(tokens, self.tokenizer.decode(tokens), sum(scores), scores)])
         return nbests
 
-    def decoder(self, name: str, options: DecodeOptions) -> DenoisingDecoder | TwinDecoder:
+    def decoder(self, name: str, options: DecodeOptions) -> Callable[[Listened], Decoded | Denoised]:
         """The text decoder that the options ask for; loaded once.
 
         Raises:
             ValueError: its vocabulary is not that of the recogniser.
         """
-        key = (name, options.decoder_model, tuple(sorted(options.denoising.items())))
+        key = (name, options.beam_size, options.decoder_model, tuple(sorted(options.denoising.items())))
         if key not in self.decoders:
             device = self.model.head.weight.device
+            beam = replace(self.beam, beam_size=options.beam_size)
             self.decoders[key] = load_decoder(
-                name, device, options.decoder_model, self.tokenizer, options.denoising, self.beam, lambda: self.lm
+                name, device, options.decoder_model, self.tokenizer, options.denoising, beam, lambda: self.lm
             )
         return self.decoders[key]
 

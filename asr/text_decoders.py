@@ -1,4 +1,5 @@
-"""Decoders that write text from the encoder's output: denoising (dLLM-ASR), its autoregressive twin, speculation.
+"""Decoders that write text from the encoder's output: denoising (dLLM-ASR), its autoregressive twin (writing,
+verifying the draft, judging the beam search's texts).
 
 All take what the encoder made of a batch (`Listened`) and give tokens with confidences. They are chosen by name
 (`DECODERS`) and by the fields of `DenoisingDecode`, so every ablation of the paper is a line of configuration.
@@ -17,17 +18,17 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from asr.autoregressive import Decoded, decode_greedily, decode_speculatively
+from asr.autoregressive import Decoded, decode_greedily, decode_speculatively, score_sequences
 from asr.canvas import BLANK, Canvas, CanvasOptions, Draft, aligned_draft, ctc_draft, lay_out
 from asr.commit import commit_rule
-from asr.decoding import BeamOptions, prefix_beam
+from asr.decoding import BeamOptions, Hypothesis, prefix_beam
 from asr.denoiser import COMPACT_DENOISER, COMPACT_TWIN, Denoiser, SpeechMemory
 from asr.denoising import END, MASK, NULL, Denoised, DenoisingOptions, SpecialTokens, allowed_log_probabilities, denoise
 from asr.ngram import NGram
 from asr.slot_search import SlotSearchOptions, search_slots
 from asr.tokenizer import Tokenizer
 
-DECODERS = ("dllm", "ar", "speculative")
+DECODERS = ("dllm", "ar", "speculative", "rescored")
 PRIORS = ("ctc", "beam", "none")
 SEARCHES = ("none", "ngram")
 SETTLED = -100.0  # log-probability that a token which the draft has settled is another
@@ -232,6 +233,36 @@ class TwinDecoder:
         return decode_speculatively(self.twin, speech, ctc_draft(heard.posteriors[i]).tokens)
 
 
+@dataclass
+class RescoredBeam:
+    """The recogniser's beam search with its n-gram; the twin then judges all its texts in one parallel pass.
+
+    The two-pass decoding of U2 (Zhang et al. 2020, arXiv 2012.05481, Sec. 3.3): log-probability of the search plus
+    `weight` times that of the twin.
+    """
+
+    twin: Denoiser
+    tokenizer: Tokenizer
+    beam: BeamOptions
+    lm: Callable[[], NGram | None]
+    weight: float = 0.5
+
+    @torch.inference_mode()
+    def __call__(self, heard: Listened) -> Decoded:
+        nbest = [self._judged(heard, i) for i in range(len(heard.posteriors))]
+        judged = torch.tensor([sum(len(h.tokens) + 1 for h in hypotheses) for hypotheses in nbest])
+        return Decoded([h[0].tokens for h in nbest], [[] for _ in nbest], torch.ones(len(nbest)), judged, nbest)
+
+    def _judged(self, heard: Listened, i: int) -> list[Hypothesis]:
+        """The beam's hypotheses of one utterance, best first."""
+        found = prefix_beam(heard.posteriors[i], self.tokenizer, self.beam, self.lm())
+        length = heard.lengths[i : i + 1]
+        speech = self.twin.eval().remember(heard.hidden[i : i + 1, : int(length)], length)
+        scores = score_sequences(self.twin, speech, [h.tokens for h in found]).tolist()
+        judged = [dataclasses.replace(h, score=h.score + self.weight * s) for h, s in zip(found, scores, strict=True)]
+        return sorted(judged, key=lambda hypothesis: -hypothesis.score)
+
+
 def load_decoder(
     name: str,
     device: torch.device | str,
@@ -240,7 +271,7 @@ def load_decoder(
     choices: dict | None = None,
     beam: BeamOptions | None = None,
     lm: Callable[[], NGram | None] = lambda: None,
-) -> DenoisingDecoder | TwinDecoder:
+) -> DenoisingDecoder | TwinDecoder | RescoredBeam:
     """A decoder by name, with the weights of a folder or Hub id, or the compact ones (None).
 
     Raises:
@@ -253,6 +284,8 @@ def load_decoder(
     network = Denoiser.from_pretrained(folder).to(device).eval()
     if network.tokenizer_definition and network.tokenizer_definition != tokenizer.definition:
         raise ValueError(f"{folder}: has another vocabulary than the recogniser; train it on this recogniser's encoder")
+    if name == "rescored":
+        return RescoredBeam(network, tokenizer, beam or BeamOptions(), lm, **network.decode)
     if name != "dllm":
         return TwinDecoder(network, name == "speculative")
     filter_folder = Path(folder) / "filter"

@@ -31,6 +31,7 @@ SYSTEMS: dict[str, dict] = {
     "mask_ctc_10": {**MASK_CTC, "commit": "fixed:10", "max_passes": 10},
     "ar": {},
     "speculative": {},
+    "rescored": {},
     "naive": {
         **PAPER, "prior": "none", "pruning": "none", "commit": "fixed:32", "early_exit": False, "max_passes": 32,
     },
@@ -100,7 +101,7 @@ def make_systems(recogniser, names: list[str], denoiser: str | None, twin: str |
     for name in names:
         if name in systems:
             continue
-        kind = name if name in ("ar", "speculative") else "dllm"
+        kind = name if name in ("ar", "speculative", "rescored") else "dllm"
         model = denoiser if kind == "dllm" else twin
         decoder = load_decoder(
             kind, "cpu", model, recogniser.tokenizer, SYSTEMS[name], recogniser.beam, lambda: recogniser.lm

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from asr.autoregressive import decode_greedily, decode_speculatively
+from asr.autoregressive import END as TEXT_END
+from asr.autoregressive import START, decode_greedily, decode_speculatively, score_sequences
 from asr.canvas import Canvas, CanvasOptions, Draft, lay_out
 from asr.commit import EntropyBound, Factor, FixedPasses, OneByOne, Threshold
 from asr.denoiser import Denoiser, DenoiserConfig, TextCache
@@ -176,6 +177,19 @@ def test_speculative_decoding_writes_what_greedy_decoding_writes():
         result = decode_speculatively(model, speech, draft)
         assert result.tokens == greedy.tokens
         assert result.passes[0] <= greedy.passes[0]
+
+
+def test_the_twin_scores_texts_as_it_writes_them():
+    """One parallel pass over padded texts against the chain rule, a token at a time."""
+    model = make_decoder(causal=True, sharpness=2.0)
+    speech = make_speech(model, [25])
+    texts = [[5, 6, 7], [], [8, 5, 5, 9, 6]]
+    for text, score in zip(texts, score_sequences(model, speech, texts).tolist(), strict=True):
+        total = 0.0
+        for i, token in enumerate([*text, TEXT_END]):
+            logits = model.denoise(torch.tensor([[START, *text[:i]]]), speech)[0, -1].detach()
+            total += float(logits.log_softmax(-1)[token])
+        assert score == pytest.approx(total, abs=1e-3)
 
 
 def test_twin_decodes_batches_as_single_utterances():

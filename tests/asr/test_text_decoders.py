@@ -32,7 +32,7 @@ def options(tiny_denoiser, decoder, **denoising):
     return DecodeOptions(decoder=decoder, decoder_model=str(folder), denoising=denoising)
 
 
-@pytest.mark.parametrize("decoder", ["dllm", "ar", "speculative"])
+@pytest.mark.parametrize("decoder", ["dllm", "ar", "speculative", "rescored"])
 def test_decoders_give_words_with_times_and_confidences(recogniser, tiny_denoiser, waves, decoder):
     together = recogniser.transcribe_batch(waves, options(tiny_denoiser, decoder))
     for wave, utterance in zip(waves, together, strict=True):
@@ -52,6 +52,16 @@ def test_speculation_writes_the_text_of_the_twin(recogniser, tiny_denoiser, wave
         for name in ("ar", "speculative")
     ]
     assert texts[0] == texts[1] and any(texts[0])
+
+
+def test_rescoring_reorders_the_texts_of_the_beam(recogniser, tiny_denoiser, waves):
+    judged = recogniser.transcribe_batch(waves, options(tiny_denoiser, "rescored"))
+    searched = recogniser.transcribe_batch(waves, DecodeOptions(decoder="beam"))
+    assert [{text for text, _ in u.nbest} for u in judged] == [{text for text, _ in u.nbest} for u in searched]
+    assert [u.text for u in judged] != [u.text for u in searched]
+    for utterance in judged:
+        scores = [score for _, score in utterance.nbest]
+        assert scores == sorted(scores, reverse=True) and utterance.text == utterance.nbest[0][0]
 
 
 @pytest.mark.parametrize(
@@ -126,7 +136,7 @@ def test_prior_longer_than_the_speech_and_half_a_minute(recogniser, tiny_denoise
     rng = np.random.default_rng(0)
     long = (0.1 * rng.standard_normal(30 * 16000)).astype(np.float32)
     short = (0.1 * rng.standard_normal(700)).astype(np.float32)
-    for decoder in ("dllm", "ar", "speculative"):
+    for decoder in ("dllm", "ar", "speculative", "rescored"):
         texts = [u.text for u in recogniser.transcribe_batch([long, short], options(tiny_denoiser, decoder))]
         assert len(texts) == 2
     assert DenoisingDecode().prior == "ctc" and torch.is_grad_enabled()
