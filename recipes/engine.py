@@ -164,6 +164,10 @@ class Trainer:
             gradient_accumulation_steps=config.accumulation,
         )
         self.step, self.epoch, self.position = 0, 0, 0
+        if config.compile:
+            from torch._inductor import config as inductor
+
+            inductor.strict_output_strides = True  # or torch 2.14 fails on views whose length differs by batch
         for name in config.compile:
             task.model.get_submodule(name).compile(dynamic=True)
         self._kept = kept_names(task.model)
