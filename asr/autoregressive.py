@@ -90,12 +90,18 @@ def decode_speculatively(model: Denoiser, speech: SpeechMemory, draft: list[int]
         pending, left = tokens[-1], _behind(left[agreed:], tokens[-1])
 
 
-def score_sequences(model: Denoiser, speech: SpeechMemory, sequences: list[list[int]]) -> Tensor:
-    """log p(tokens | speech) of several token sequences of one utterance, all in one pass: [len(sequences)]."""
+def teacher_forced(sequences: list[list[int]]) -> tuple[Tensor, Tensor]:
+    """What the twin reads and what it should write next for token sequences: [len(sequences), longest + 1] each."""
     width = max(map(len, sequences)) + 1
     padding = [width - 1 - len(tokens) for tokens in sequences]
     inputs = torch.tensor([[START, *s] + [END] * n for s, n in zip(sequences, padding, strict=True)])
     wanted = torch.tensor([[*s, END] + [IGNORED] * n for s, n in zip(sequences, padding, strict=True)])
+    return inputs, wanted
+
+
+def score_sequences(model: Denoiser, speech: SpeechMemory, sequences: list[list[int]]) -> Tensor:
+    """log p(tokens | speech) of several token sequences of one utterance, all in one pass: [len(sequences)]."""
+    inputs, wanted = teacher_forced(sequences)
     device = speech.frames.device
     logits = model.denoise(inputs.to(device), speech).float().transpose(1, 2)
     return -F.cross_entropy(logits, wanted.to(device), ignore_index=IGNORED, reduction="none").sum(1)

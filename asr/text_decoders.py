@@ -207,6 +207,12 @@ class DenoisingDecoder:
         return Denoised(tokens, [[] for _ in nbest], ones, slots, canvas.tokens, nbest=nbest)
 
 
+def _speech_of(twin: Denoiser, heard: Listened, i: int) -> SpeechMemory:
+    """The speech cache of one utterance of a batch."""
+    length = heard.lengths[i : i + 1]
+    return twin.remember(heard.hidden[i : i + 1, : int(length)], length)
+
+
 @dataclass
 class TwinDecoder:
     """The autoregressive twin, plain or verifying the CTC draft."""
@@ -228,8 +234,7 @@ class TwinDecoder:
         )
 
     def _verify(self, heard: Listened, i: int) -> Decoded:
-        length = heard.lengths[i : i + 1]
-        speech = self.twin.remember(heard.hidden[i : i + 1, : int(length)], length)
+        speech = _speech_of(self.twin, heard, i)
         return decode_speculatively(self.twin, speech, ctc_draft(heard.posteriors[i]).tokens)
 
 
@@ -251,13 +256,12 @@ class RescoredBeam:
     def __call__(self, heard: Listened) -> Decoded:
         nbest = [self._judged(heard, i) for i in range(len(heard.posteriors))]
         judged = torch.tensor([sum(len(h.tokens) + 1 for h in hypotheses) for hypotheses in nbest])
-        return Decoded([h[0].tokens for h in nbest], [[] for _ in nbest], torch.ones(len(nbest)), judged, nbest)
+        return Decoded([h[0].tokens for h in nbest], [[] for _ in nbest], torch.ones_like(judged), judged, nbest)
 
     def _judged(self, heard: Listened, i: int) -> list[Hypothesis]:
         """The beam's hypotheses of one utterance, best first."""
         found = prefix_beam(heard.posteriors[i], self.tokenizer, self.beam, self.lm())
-        length = heard.lengths[i : i + 1]
-        speech = self.twin.eval().remember(heard.hidden[i : i + 1, : int(length)], length)
+        speech = _speech_of(self.twin, heard, i)
         scores = score_sequences(self.twin, speech, [h.tokens for h in found]).tolist()
         judged = [dataclasses.replace(h, score=h.score + self.weight * s) for h, s in zip(found, scores, strict=True)]
         return sorted(judged, key=lambda hypothesis: -hypothesis.score)

@@ -69,7 +69,7 @@ class Measured:
 def make_systems(recogniser, names: list[str], denoiser: str | None, twin: str | None) -> dict[str, Callable]:
     """Functions (heard, recording) -> token ids, passes and token-forwards of each utterance."""
     from asr.decoding import best_path, prefix_beam
-    from asr.text_decoders import load_decoder
+    from asr.text_decoders import DECODERS, load_decoder
 
     def ctc(heard, references):
         return [best_path(frames, recogniser.tokenizer).tokens for frames in heard.posteriors], None
@@ -101,7 +101,7 @@ def make_systems(recogniser, names: list[str], denoiser: str | None, twin: str |
     for name in names:
         if name in systems:
             continue
-        kind = name if name in ("ar", "speculative", "rescored") else "dllm"
+        kind = name if name in DECODERS else "dllm"
         model = denoiser if kind == "dllm" else twin
         decoder = load_decoder(
             kind, "cpu", model, recogniser.tokenizer, SYSTEMS[name], recogniser.beam, lambda: recogniser.lm

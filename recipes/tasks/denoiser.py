@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from asr.audio.augment import seeded
-from asr.autoregressive import START
+from asr.autoregressive import IGNORED, teacher_forced
 from asr.canvas import Canvas, CanvasOptions, Draft, Layout, ctc_draft, lay_out, targets
 from asr.ctc import CTCModel
 from asr.denoiser import Denoiser, DenoiserConfig
@@ -211,12 +211,10 @@ class TwinTask(_SpeechTask):
 
     def loss(self, model: Denoiser, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         heard = self.listen(batch, training=True)
-        device, texts = heard.hidden.device, references(batch)
-        width = max(map(len, texts)) + 1
-        inputs = torch.tensor([[START, *text] + [END] * (width - 1 - len(text)) for text in texts])
-        wanted = torch.tensor([[*text, END] + [-100] * (width - 1 - len(text)) for text in texts])
+        device = heard.hidden.device
+        inputs, wanted = teacher_forced(references(batch))
         logits = model.denoise(inputs.to(device), model.remember(heard.hidden, heard.lengths))
-        loss = F.cross_entropy(logits.float().transpose(1, 2), wanted.to(device))
+        loss = F.cross_entropy(logits.float().transpose(1, 2), wanted.to(device), ignore_index=IGNORED)
         return loss, {}
 
     def decoder(self, model: Denoiser) -> TwinDecoder:

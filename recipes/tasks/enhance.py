@@ -45,9 +45,12 @@ class MixedPairs:
         size: pairs an epoch.
     """
 
+    mixer_of: type[Mixer] = Mixer
+
     def __init__(self, speech: list[str], noise: list[str], size: int, mixture: MixtureConfig | None = None):
         files = list_recordings(speech, "clean"), list_recordings(noise, "noise")
-        self.mixer, self.size = Mixer(*files, mixture or MixtureConfig()), size
+        self.mixer = self.mixer_of(*files, mixture) if mixture else self.mixer_of(*files)
+        self.size = size
 
     def pair(self, number: int, epoch: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         return self.mixer.pair(seeded(seed, epoch, number))

@@ -9,33 +9,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asr.audio.augment import seeded
 from enhance.l3se.backbone import load_backbone
 from enhance.l3se.codec import WavCodec
 from enhance.l3se.corruption import Corrupter, CorruptionConfig
 from enhance.l3se.encoder import NIEncoder
 from enhance.l3se.semantic import WavS2T
-from enhance.mixing import list_recordings
-from recipes.tasks.enhance import EnhanceTask, Plan, StoredPairs
+from recipes.tasks.enhance import EnhanceTask, MixedPairs, Plan, StoredPairs
 
 STATISTICS_PAIRS = 64
 BACKBONE = "backbone"  # folder in that of a trained teacher
 
 
-class CorruptedPairs:
-    """New pairs in every epoch, damaged while training.
+class CorruptedPairs(MixedPairs):
+    """New pairs in every epoch, damaged while training; arguments as for `MixedPairs`."""
 
-    Args:
-        speech, noise: tables or folders of recordings (`enhance.mixing.list_recordings`).
-        size: pairs an epoch.
-    """
+    mixer_of = Corrupter
 
     def __init__(self, speech: list[str], noise: list[str], size: int, corruption: CorruptionConfig | None = None):
-        files = list_recordings(speech, "clean"), list_recordings(noise, "noise")
-        self.corrupter, self.size = Corrupter(*files, corruption or CorruptionConfig()), size
-
-    def pair(self, number: int, epoch: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        return self.corrupter.pair(seeded(seed, epoch, number))
+        super().__init__(speech, noise, size, corruption)
 
 
 Pairs = StoredPairs | CorruptedPairs
