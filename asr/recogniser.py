@@ -43,8 +43,8 @@ class DecodeOptions:
 
     Args:
         decoder: "greedy" takes the best token of each frame, "beam" searches prefixes, "dllm" denoises the CTC
-            draft, "ar" is its autoregressive twin, "speculative" the twin verifying the draft, "rescored" the beam
-            search whose texts the twin judges; by default the
+            draft, "ar" is its autoregressive twin, "speculative" the twin verifying the draft, "fused" the
+            twin's beam search with the n-gram, "rescored" the beam search whose texts the twin judges; by default the
             beam where the model brings a language model, greedy elsewhere.
         beam_size: prefixes kept by the beam search.
         word_timestamps: find the time and the confidence of each word as well.

@@ -1,5 +1,5 @@
 """Decoders that write text from the encoder's output: denoising (dLLM-ASR), its autoregressive twin (writing,
-verifying the draft, judging the beam search's texts).
+verifying the draft, searching with the n-gram, judging the beam search's texts).
 
 All take what the encoder made of a batch (`Listened`) and give tokens with confidences. They are chosen by name
 (`DECODERS`) and by the fields of `DenoisingDecode`, so every ablation of the paper is a line of configuration.
@@ -24,11 +24,12 @@ from asr.commit import commit_rule
 from asr.decoding import BeamOptions, Hypothesis, prefix_beam
 from asr.denoiser import COMPACT_DENOISER, COMPACT_TWIN, Denoiser, SpeechMemory
 from asr.denoising import END, MASK, NULL, Denoised, DenoisingOptions, SpecialTokens, allowed_log_probabilities, denoise
+from asr.fused_search import FusionOptions, search_tokens
 from asr.ngram import NGram
 from asr.slot_search import SlotSearchOptions, search_slots
 from asr.tokenizer import Tokenizer
 
-DECODERS = ("dllm", "ar", "speculative", "rescored")
+DECODERS = ("dllm", "ar", "speculative", "fused", "rescored")
 PRIORS = ("ctc", "beam", "none")
 SEARCHES = ("none", "ngram")
 SETTLED = -100.0  # log-probability that a token which the draft has settled is another
@@ -239,6 +240,27 @@ class TwinDecoder:
 
 
 @dataclass
+class FusedTwin:
+    """The autoregressive twin's beam search with the recogniser's n-gram (`asr.fused_search`)."""
+
+    twin: Denoiser
+    tokenizer: Tokenizer
+    lm: Callable[[], NGram | None]
+    options: FusionOptions = FusionOptions()
+
+    @torch.inference_mode()
+    def __call__(self, heard: Listened) -> Decoded:
+        lm = self.lm()
+        if lm is None:
+            raise ValueError("decoder 'fused' needs a recogniser with a language model (ngram.npz); this one has none")
+        speeches = [_speech_of(self.twin, heard, i) for i in range(len(heard.posteriors))]
+        found = [search_tokens(self.twin, speech, self.tokenizer, lm, self.options) for speech in speeches]
+        nbest, passes = [texts for texts, _ in found], torch.tensor([n for _, n in found])
+        forwards = passes * self.options.beam_size
+        return Decoded([texts[0].tokens for texts in nbest], [[] for _ in nbest], passes, forwards, nbest)
+
+
+@dataclass
 class RescoredBeam:
     """The recogniser's beam search with its n-gram; the twin then judges all its texts in one parallel pass.
 
@@ -275,7 +297,7 @@ def load_decoder(
     choices: dict | None = None,
     beam: BeamOptions | None = None,
     lm: Callable[[], NGram | None] = lambda: None,
-) -> DenoisingDecoder | TwinDecoder | RescoredBeam:
+) -> DenoisingDecoder | TwinDecoder | FusedTwin | RescoredBeam:
     """A decoder by name, with the weights of a folder or Hub id, or the compact ones (None).
 
     Raises:
@@ -290,6 +312,8 @@ def load_decoder(
         raise ValueError(f"{folder}: has another vocabulary than the recogniser; train it on this recogniser's encoder")
     if name == "rescored":
         return RescoredBeam(network, tokenizer, beam or BeamOptions(), lm, **network.decode)
+    if name == "fused":
+        return FusedTwin(network, tokenizer, lm)
     if name != "dllm":
         return TwinDecoder(network, name == "speculative")
     filter_folder = Path(folder) / "filter"

@@ -77,11 +77,13 @@ def make_parser() -> argparse.ArgumentParser:
     option("--max_words_per_line", type=_positive, help="words in a subtitle")
 
     option = parser.add_argument_group("recognition").add_argument
-    option("--decoder", choices=("greedy", "beam", "dllm", "ar", "speculative", "rescored"),
+    option("--decoder", choices=("greedy", "beam", "dllm", "ar", "speculative", "fused",
+                                 "rescored"),
            help="CTC: greedy or beam; on top of it: dllm denoises the CTC draft, ar writes token by token, speculative "
-                "does so verifying the draft, rescored lets the model of ar judge the texts of the beam (default: beam "
-                "where the model brings a language model, else greedy)")
-    option("--decoder_model", metavar="NAME", help="folder or Hub id of the model behind the last four decoders")
+                "does so verifying the draft, fused searches with the n-gram while it does so, rescored lets the model "
+                "of ar judge the texts of the beam (default: beam where the model brings a language model, else "
+                "greedy)")
+    option("--decoder_model", metavar="NAME", help="folder or Hub id of the model behind the last five decoders")
     option("--denoising", nargs="+", default=[], metavar="KEY=VALUE",
            help="choices of the dllm decoder: prior, threshold, slots, commit, pruning, early_exit, speech_cache, "
                 "elastic, max_passes ... (asr.text_decoders.DenoisingDecode)")

@@ -31,6 +31,7 @@ SYSTEMS: dict[str, dict] = {
     "mask_ctc_10": {**MASK_CTC, "commit": "fixed:10", "max_passes": 10},
     "ar": {},
     "speculative": {},
+    "fused": {},
     "rescored": {},
     "naive": {
         **PAPER, "prior": "none", "pruning": "none", "commit": "fixed:32", "early_exit": False, "max_passes": 32,

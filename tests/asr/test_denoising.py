@@ -10,6 +10,9 @@ from asr.commit import EntropyBound, Factor, FixedPasses, OneByOne, Threshold
 from asr.denoiser import Denoiser, DenoiserConfig, TextCache
 from asr.denoising import END, MASK, NULL, DenoisingOptions, denoise
 from asr.elastic import ElasticCache
+from asr.fused_search import FusionOptions, search_tokens
+from asr.ngram import NGram
+from asr.rescoring import ngram_score
 
 VOCABULARY = 24
 
@@ -190,6 +193,48 @@ def test_the_twin_scores_texts_as_it_writes_them():
             logits = model.denoise(torch.tensor([[START, *text[:i]]]), speech)[0, -1].detach()
             total += float(logits.log_softmax(-1)[token])
         assert score == pytest.approx(total, abs=1e-3)
+
+
+class Letters:
+    """Stands for a tokenizer where only the ids matter."""
+
+    def decode(self, tokens):
+        return " ".join(map(str, tokens))
+
+
+def fused(model, speech, **options):
+    lm = NGram.estimate([[5, 6, 7], [5, 6, 8, 9], [6, 7, 5]], VOCABULARY, TEXT_END, order=3)
+    return lm, search_tokens(model, speech, Letters(), lm, FusionOptions(**options))[0]
+
+
+def test_fused_search_scores_texts_by_the_sum_of_both_models():
+    model = make_decoder(causal=True, sharpness=2.0)
+    speech = make_speech(model, [25])
+    lm, found = fused(model, speech, beam_size=4, lm_weight=0.3, token_bonus=0.5)
+    assert 1 < len(found) <= 4 and len({text.text for text in found}) == len(found)
+    assert [text.score for text in found] == sorted((text.score for text in found), reverse=True)
+    alone = score_sequences(model, speech, [text.tokens for text in found]).tolist()
+    for text, score in zip(found, alone, strict=True):
+        never = sum(_forbidden(model, speech, text.tokens))
+        expected = score - never + 0.3 * ngram_score(lm, text.tokens) + 0.5 * len(text.tokens)
+        assert text.score == pytest.approx(expected, abs=1e-2)
+
+
+def _forbidden(model, speech, tokens):
+    """Log-probability that each step of a text leaves for tokens which may be written."""
+    for i in range(len(tokens) + 1):
+        logits = model.denoise(torch.tensor([[START, *tokens[:i]]]), speech)[0, -1].detach().softmax(-1)
+        yield float((1 - logits[[0, MASK, NULL]].sum()).log())
+
+
+def test_fused_search_is_led_by_the_language_model_and_a_wider_beam_is_no_worse():
+    model = make_decoder(causal=True, sharpness=2.0)
+    speech = make_speech(model, [25])
+    lm, free = fused(model, speech, lm_weight=0.0, token_bonus=2.0)
+    led = fused(model, speech, lm_weight=2.0, token_bonus=2.0)[1]
+    assert ngram_score(lm, led[0].tokens) > ngram_score(lm, free[0].tokens)
+    narrow, wide = (fused(model, speech, beam_size=size)[1][0].score for size in (1, 16))
+    assert wide >= narrow - 1e-4
 
 
 def test_twin_decodes_batches_as_single_utterances():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import soundfile
 import torch
 
 from asr.denoising_view import Figure, as_text
+from asr.ngram import NGram
 from asr.recogniser import DecodeOptions, load_recogniser
 from asr.text_decoders import DenoisingDecode, parse_choices
 from asr.tokenizer import Tokenizer
@@ -23,8 +25,13 @@ def waves():
 
 
 @pytest.fixture(scope="module")
-def recogniser(tiny_ctc_model):
-    return load_recogniser(tiny_ctc_model, "cpu")
+def recogniser(tiny_ctc_model, tmp_path_factory):
+    """The tiny recogniser with a language model of its few words."""
+    folder = shutil.copytree(tiny_ctc_model, tmp_path_factory.mktemp("with_ngram") / "model")
+    tokenizer = load_recogniser(tiny_ctc_model, "cpu").tokenizer
+    sentences = [tokenizer.encode(text) for text in ("hello world how are you", "how are you world")]
+    NGram.estimate(sentences, len(tokenizer), tokenizer.end_id, order=3).save(folder / "ngram.npz")
+    return load_recogniser(folder, "cpu")
 
 
 def options(tiny_denoiser, decoder, **denoising):
@@ -32,7 +39,7 @@ def options(tiny_denoiser, decoder, **denoising):
     return DecodeOptions(decoder=decoder, decoder_model=str(folder), denoising=denoising)
 
 
-@pytest.mark.parametrize("decoder", ["dllm", "ar", "speculative", "rescored"])
+@pytest.mark.parametrize("decoder", ["dllm", "ar", "speculative", "fused", "rescored"])
 def test_decoders_give_words_with_times_and_confidences(recogniser, tiny_denoiser, waves, decoder):
     together = recogniser.transcribe_batch(waves, options(tiny_denoiser, decoder))
     for wave, utterance in zip(waves, together, strict=True):
@@ -54,7 +61,15 @@ def test_speculation_writes_the_text_of_the_twin(recogniser, tiny_denoiser, wave
     assert texts[0] == texts[1] and any(texts[0])
 
 
-def test_rescoring_reorders_the_texts_of_the_beam(recogniser, tiny_denoiser, waves):
+def test_searches_with_the_language_model_say_when_there_is_none(tiny_ctc_model, tiny_denoiser, waves):
+    without = load_recogniser(tiny_ctc_model, "cpu")
+    for decoder, choices in (("fused", {}), ("dllm", {"search": "ngram"})):
+        with pytest.raises(ValueError, match="needs a recogniser with a language model"):
+            without.transcribe_batch(waves[:1], options(tiny_denoiser, decoder, **choices))
+
+
+def test_rescoring_reorders_the_texts_of_the_beam(tiny_ctc_model, tiny_denoiser, waves):
+    recogniser = load_recogniser(tiny_ctc_model, "cpu")  # without the n-gram, which leaves the judge no choice
     judged = recogniser.transcribe_batch(waves, options(tiny_denoiser, "rescored"))
     searched = recogniser.transcribe_batch(waves, DecodeOptions(decoder="beam"))
     assert [{text for text, _ in u.nbest} for u in judged] == [{text for text, _ in u.nbest} for u in searched]
@@ -136,7 +151,7 @@ def test_prior_longer_than_the_speech_and_half_a_minute(recogniser, tiny_denoise
     rng = np.random.default_rng(0)
     long = (0.1 * rng.standard_normal(30 * 16000)).astype(np.float32)
     short = (0.1 * rng.standard_normal(700)).astype(np.float32)
-    for decoder in ("dllm", "ar", "speculative", "rescored"):
+    for decoder in ("dllm", "ar", "speculative", "fused", "rescored"):
         texts = [u.text for u in recogniser.transcribe_batch([long, short], options(tiny_denoiser, decoder))]
         assert len(texts) == 2
     assert DenoisingDecode().prior == "ctc" and torch.is_grad_enabled()
