@@ -85,16 +85,18 @@ class Recognition:
 
         options = DecodeOptions(decoder=self.config.asr, word_timestamps=False)
         transcriber = Transcriber.from_pretrained(self.config.model, options=options)
-        by_path = {str(r.path): r for r in recordings}
         hypotheses = {r.id: "" for r in recordings}
-        with tqdm(total=len(by_path), unit="file", file=sys.stderr) as bar:
+        names: dict[str, list[str]] = {}  # a table may list a file more than once
+        for recording in recordings:
+            names.setdefault(str(recording.path), []).append(recording.id)
+        with tqdm(total=len(names), unit="file", file=sys.stderr) as bar:
 
             def failed(path, error):
                 bar.write(str(error), file=sys.stderr)
                 bar.update()
 
-            for path, transcript in transcriber.transcribe_many(by_path, failed):
-                hypotheses[by_path[path].id] = transcript.text
+            for path, transcript in transcriber.transcribe_many(names, failed):
+                hypotheses.update(dict.fromkeys(names[path], transcript.text))
                 bar.update()
         return hypotheses
 
