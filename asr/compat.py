@@ -1,11 +1,14 @@
-"""One clear error where torch and torchaudio do not fit each other.
+"""What differs between the versions of the libraries underneath.
 
-pip reports no conflict between a torch and a torchaudio built for different CUDA lines; the import fails,
-deep inside. transformers imports torchaudio wherever it is installed, so that every model would fail with it.
+check_torchaudio: one clear error where torch and torchaudio do not fit each other. pip reports no conflict between
+a torch and a torchaudio built for different CUDA lines; the import fails, deep inside. transformers imports torchaudio
+wherever it is installed, so that every model would fail with it.
 """
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 
 REMEDY = 'pip install "torch>=2.11,<2.15" "torchaudio>=2.11,<2.12", both from one package index'
@@ -25,6 +28,19 @@ def check_torchaudio() -> None:
             f"torch {_version('torch')} and torchaudio {_version('torchaudio')} do not fit each other "
             f"({reason[0] if reason else type(error).__name__}). To mend it: {REMEDY}"
         ) from error
+
+
+def cache_argument(forward: Callable, cache: object) -> dict[str, object]:
+    """The keyword argument that hands keys and values to a model of transformers.
+
+    It was `past_key_values` and is being renamed to `cache`; models loaded with code of their own keep the old name.
+    """
+    from transformers import LlamaModel
+
+    names = inspect.signature(forward).parameters.keys()
+    if not names & {"cache", "past_key_values"}:  # a bidirectional model passes it on to its layers
+        names = inspect.signature(LlamaModel.forward).parameters.keys()
+    return {"cache" if "cache" in names else "past_key_values": cache}
 
 
 def _version(package: str) -> str:

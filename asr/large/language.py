@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 from transformers.generation import LogitsProcessor, LogitsProcessorList
 
+from asr.compat import cache_argument
 from asr.large.config import LanguagePart
 from asr.large.parts import load_language_model
 
@@ -120,6 +121,9 @@ class LanguageModel(nn.Module):
         logits = self.network(inputs_embeds=embeddings, attention_mask=mask, **options).logits
         return logits[:, -keep:]
 
+    def _memory(self, cache: PrefixCache | DynamicCache) -> dict[str, object]:
+        return cache_argument(self.network.forward, cache)
+
     def _joined(self, canvas: Tensor, valid: Tensor, prefix: Prefix) -> tuple[Tensor, Tensor, Tensor]:
         """Embeddings of prefix and canvas, which of them are valid, and their positions."""
         embeddings = torch.cat((prefix.embeddings, self.embed(canvas)), 1)
@@ -161,7 +165,7 @@ class DecoderModel(LanguageModel):
         if cached:
             cache = PrefixCache()
             mask = valid[:, None, None, :].expand(-1, 1, valid.shape[1], -1)
-            last = self._run(prefix.embeddings, mask, positions_of(valid), 1, past_key_values=cache)
+            last = self._run(prefix.embeddings, mask, positions_of(valid), 1, **self._memory(cache))
             cache.is_filled = True
             prefix.cache, prefix.last = cache, last if self.part.shifted else None
         return prefix
@@ -176,7 +180,7 @@ class DecoderModel(LanguageModel):
             seen[:, None, None, :].expand(-1, 1, count, -1),
             positions_of(seen)[:, -count:],
             count,
-            past_key_values=prefix.cache,
+            **self._memory(prefix.cache),
         )
         return logits if prefix.last is None else torch.cat((prefix.last, logits[:, :-1]), 1)
 
@@ -207,17 +211,17 @@ class BlockModel(LanguageModel):
             inputs_embeds=prefix.embeddings,
             attention_mask=prefix.valid.long(),
             position_ids=positions_of(prefix.valid),
-            past_key_values=cache,
+            **self._memory(cache),
         )
         return cache
 
     def denoise(self, canvas: Tensor, valid: Tensor, prefix: Prefix) -> Tensor:
         seen = torch.cat((prefix.valid, valid), 1)
         return self.network(
-            past_key_values=prefix.cache or self._encode(prefix),
             decoder_input_ids=canvas,
             decoder_attention_mask=seen,
             decoder_position_ids=positions_of(seen)[:, -canvas.shape[1] :],
+            **self._memory(prefix.cache or self._encode(prefix)),
         ).logits
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from asr.compat import cache_argument
 from enhance.l3se.part import Part
 
 CONDITIONING = ("prefix", "aligned")
@@ -156,20 +157,20 @@ class TokenLM(Part):
         from transformers import DynamicCache
 
         condition = self._condition(condition)[:, :frames]
-        cache, prefix = DynamicCache(config=self.llama.config), 0
+        memory, prefix = cache_argument(self.llama.model.forward, DynamicCache(config=self.llama.config)), 0
         if self.conditioning == "prefix":
             prefix, mask = frames, prefix_mask(frames, 0, condition.device)
-            self._run(condition, past_key_values=cache, use_cache=True, attention_mask=mask)
+            self._run(condition, use_cache=True, attention_mask=mask, **memory)
         step = self.start.expand(len(condition), 1, -1)
         written = []
         for frame in range(frames):
             inputs = step if prefix else step + condition[:, frame : frame + 1]
             hidden = self._run(
                 inputs,
-                past_key_values=cache,
                 use_cache=True,
                 position_ids=torch.tensor([[frame]], device=condition.device),
                 attention_mask=torch.ones(1, 1, 1, prefix + frame + 1, dtype=torch.bool, device=condition.device),
+                **memory,
             )
             written.append(pick(self._logits(hidden), temperature, top_k, generator))
             step = self._embed(written[-1])
