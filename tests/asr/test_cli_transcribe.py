@@ -1,5 +1,6 @@
 """The command line with a tiny random model: its text is noise, everything else is real."""
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -82,8 +83,12 @@ def test_process_stdin_and_interrupt(recordings, tiny_ctc_model):
     command = [sys.executable, "-m", "asr.transcribe", "--model", tiny_ctc_model, "-"]
     waiting = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     time.sleep(2)
-    waiting.send_signal(signal.SIGINT)
-    _, messages = waiting.communicate(timeout=120)
+    for _ in range(5):  # Python swallows an interrupt that meets it in a callback of an import; a user tries again
+        waiting.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            waiting.wait(timeout=20)
+            break
+    messages = waiting.communicate(timeout=120)[1]
     assert waiting.returncode == 130
     assert b"Traceback" not in messages
 

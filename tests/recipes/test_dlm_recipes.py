@@ -111,7 +111,7 @@ def test_experiment_trains_and_resumes(tmp_path, pairs, text):
     (data / "pairs").mkdir()
     (data / "text" / "train.txt.xz").write_bytes(lzma.compress(Path(text).read_bytes()))
     (data / "tokenizer256.json").write_text(CTCModel.from_pretrained().tokenizer.definition)
-    for name in ("flite", "espeak", "real", "dev"):
+    for name in ("tts", "real", "dev"):
         (data / "pairs" / name).symlink_to(pairs)
 
     def run(steps):
