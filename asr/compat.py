@@ -30,17 +30,17 @@ def check_torchaudio() -> None:
         ) from error
 
 
-def cache_argument(forward: Callable, cache: object) -> dict[str, object]:
-    """The keyword argument that hands keys and values to a model of transformers.
+def cache_name(forward: Callable) -> str:
+    """The name of the argument that hands keys and values to a model of transformers, given its `forward`.
 
     It was `past_key_values` and is being renamed to `cache`; models loaded with code of their own keep the old name.
     """
-    from transformers import LlamaModel
-
     names = inspect.signature(forward).parameters.keys()
     if not names & {"cache", "past_key_values"}:  # a bidirectional model passes it on to its layers
+        from transformers import LlamaModel
+
         names = inspect.signature(LlamaModel.forward).parameters.keys()
-    return {"cache" if "cache" in names else "past_key_values": cache}
+    return "cache" if "cache" in names else "past_key_values"
 
 
 def _version(package: str) -> str:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 from transformers.generation import LogitsProcessor, LogitsProcessorList
 
-from asr.compat import cache_argument
+from asr.compat import cache_name
 from asr.large.config import LanguagePart
 from asr.large.parts import load_language_model
 
@@ -87,6 +87,7 @@ class LanguageModel(nn.Module):
         parameters = inspect.signature(self.network.forward).parameters
         self.takes_positions = "position_ids" in parameters
         self.keeps_logits = "logits_to_keep" in parameters
+        self.cache_name = cache_name(self.network.forward)
 
     @property
     def width(self) -> int:
@@ -120,9 +121,6 @@ class LanguageModel(nn.Module):
             options["logits_to_keep"] = keep
         logits = self.network(inputs_embeds=embeddings, attention_mask=mask, **options).logits
         return logits[:, -keep:]
-
-    def _memory(self, cache: PrefixCache | DynamicCache) -> dict[str, object]:
-        return cache_argument(self.network.forward, cache)
 
     def _joined(self, canvas: Tensor, valid: Tensor, prefix: Prefix) -> tuple[Tensor, Tensor, Tensor]:
         """Embeddings of prefix and canvas, which of them are valid, and their positions."""
@@ -165,7 +163,7 @@ class DecoderModel(LanguageModel):
         if cached:
             cache = PrefixCache()
             mask = valid[:, None, None, :].expand(-1, 1, valid.shape[1], -1)
-            last = self._run(prefix.embeddings, mask, positions_of(valid), 1, **self._memory(cache))
+            last = self._run(prefix.embeddings, mask, positions_of(valid), 1, **{self.cache_name: cache})
             cache.is_filled = True
             prefix.cache, prefix.last = cache, last if self.part.shifted else None
         return prefix
@@ -180,7 +178,7 @@ class DecoderModel(LanguageModel):
             seen[:, None, None, :].expand(-1, 1, count, -1),
             positions_of(seen)[:, -count:],
             count,
-            **self._memory(prefix.cache),
+            **{self.cache_name: prefix.cache},
         )
         return logits if prefix.last is None else torch.cat((prefix.last, logits[:, :-1]), 1)
 
@@ -211,7 +209,7 @@ class BlockModel(LanguageModel):
             inputs_embeds=prefix.embeddings,
             attention_mask=prefix.valid.long(),
             position_ids=positions_of(prefix.valid),
-            **self._memory(cache),
+            **{self.cache_name: cache},
         )
         return cache
 
@@ -221,7 +219,7 @@ class BlockModel(LanguageModel):
             decoder_input_ids=canvas,
             decoder_attention_mask=seen,
             decoder_position_ids=positions_of(seen)[:, -canvas.shape[1] :],
-            **self._memory(prefix.cache or self._encode(prefix)),
+            **{self.cache_name: prefix.cache or self._encode(prefix)},
         ).logits
 
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from asr.compat import cache_argument
+from asr.compat import cache_name
 from enhance.l3se.part import Part
 
 CONDITIONING = ("prefix", "aligned")
@@ -157,7 +157,7 @@ class TokenLM(Part):
         from transformers import DynamicCache
 
         condition = self._condition(condition)[:, :frames]
-        memory, prefix = cache_argument(self.llama.model.forward, DynamicCache(config=self.llama.config)), 0
+        memory, prefix = {cache_name(self.llama.model.forward): DynamicCache(config=self.llama.config)}, 0
         if self.conditioning == "prefix":
             prefix, mask = frames, prefix_mask(frames, 0, condition.device)
             self._run(condition, use_cache=True, attention_mask=mask, **memory)
