@@ -3,7 +3,7 @@
 from importlib import import_module
 
 _HOMES = {
-    "AudioError": "audio.io",
+    "AudioError": "audio.errors",
     "CTCModel": "ctc",
     "Segment": "transcript",
     "Tokenizer": "tokenizer",

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from asr.audio.io import SAMPLING_RATE, AudioError, Source, from_array, resample, source_name, stream
+from asr.audio.errors import AudioError
+from asr.audio.io import SAMPLING_RATE, Source, from_array, resample, source_name, stream
 from asr.audio.segment import Segmenter, SpeechSegment
 from asr.recogniser import DecodeOptions, Recogniser, load_recogniser
 from asr.transcript import Segment, Transcript

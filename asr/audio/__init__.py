@@ -3,7 +3,7 @@
 from importlib import import_module
 
 _HOMES = {
-    "AudioError": "io",
+    "AudioError": "errors",
     "SAMPLING_RATE": "io",
     "from_array": "io",
     "load": "io",

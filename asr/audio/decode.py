@@ -19,7 +19,7 @@ from typing import BinaryIO
 import numpy as np
 import soundfile
 
-from asr.audio.io import AudioError
+from asr.audio.errors import AudioError
 
 BLOCK_SAMPLES = 1 << 16  # per block, all channels together; seconds, not minutes, of speech
 TAIL = 1 << 16  # bytes: the largest Ogg page, and more than the tags at the end of an MP3

@@ -18,14 +18,12 @@ from typing import BinaryIO
 
 import numpy as np
 
+from asr.audio.errors import AudioError
+
 SAMPLING_RATE = 16_000  # Hz, of every model in this project
 RATES = (2_000, 768_000)  # Hz; anything outside is a damaged header, not a recording
 
 Source = str | os.PathLike | bytes | BinaryIO
-
-
-class AudioError(ValueError):
-    """An input that cannot be used as audio; the message is one line that starts with its name."""
 
 
 def load(source: Source, sampling_rate: int = SAMPLING_RATE) -> np.ndarray:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from asr.audio.io import AudioError
+from asr.audio.errors import AudioError
 from asr.audio.segment import Segmenter
 from asr.recogniser import DecodeOptions, Utterance
 from asr.transcriber import POOL_BATCHES, Transcriber

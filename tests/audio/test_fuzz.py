@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from asr.audio.io import AudioError, load
+from asr.audio.errors import AudioError
+from asr.audio.io import load
 
 FORMATS = {"wav": {}, "flac": {}, "ogg": {}, "mp3": {}, "opus": {"format": "OGG", "subtype": "OPUS"}}
 TRIALS = 24

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from asr.audio.io import AudioError, from_array, load, resample, save, stream
+from asr.audio.errors import AudioError
+from asr.audio.io import from_array, load, resample, save, stream
 
 FORMATS = {"wav": {}, "flac": {}, "ogg": {}, "mp3": {}, "opus": {"format": "OGG", "subtype": "OPUS"}}
 needs_ffmpeg = pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs ffmpeg")
