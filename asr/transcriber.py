@@ -109,6 +109,11 @@ class Transcriber:
         self._recognise(pool)
         yield from _finished(waiting, on_error)
 
+    def recognise(self, segments: list[SpeechSegment]) -> list[Segment]:
+        """Recognise one batch of speech segments, of one recording or of several; texts may be empty."""
+        utterances = self.recogniser.transcribe_batch([self._wave(segment) for segment in segments], self.options)
+        return [self._segment(*pair) for pair in zip(segments, utterances, strict=True)]
+
     def _recognise(self, pool: list[tuple[_Recording, SpeechSegment]]) -> None:
         """Recognise and remove everything in the pool."""
         pool.sort(key=lambda item: item[1].duration, reverse=True)
@@ -117,10 +122,9 @@ class Transcriber:
             del pool[: self.batch_size]
             if not batch:
                 continue
-            utterances = self.recogniser.transcribe_batch([self._wave(s) for _, s in batch], self.options)
-            for (recording, segment), utterance in zip(batch, utterances, strict=True):
-                if utterance.text:
-                    recording.segments.append(self._segment(segment, utterance))
+            for (recording, _), segment in zip(batch, self.recognise([s for _, s in batch]), strict=True):
+                if segment.text:
+                    recording.segments.append(segment)
 
     def _wave(self, segment: SpeechSegment) -> np.ndarray:
         wave = self.enhancer(segment.wave, SAMPLING_RATE) if self.enhancer else segment.wave
@@ -129,7 +133,7 @@ class Transcriber:
     def _segment(self, speech: SpeechSegment, utterance) -> Segment:
         words = [word.shifted(speech.start) for word in utterance.words]
         segment = Segment(speech.start, speech.end, utterance.text, words, utterance.score, utterance.nbest)
-        if self.corrector:
+        if self.corrector and segment.text:
             texts = [text for text, _ in segment.nbest] or [segment.text]
             audio = {"score_texts": utterance.score_texts} if utterance.score_texts else {}
             return segment.with_text(self.corrector(texts, **audio))

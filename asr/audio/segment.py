@@ -105,26 +105,69 @@ class Segmenter:
 
     def __call__(self, blocks: Iterable[np.ndarray]) -> Iterator[SpeechSegment]:
         """Segments of the blocks [samples] of one recording at 16 kHz, each as soon as it is over."""
-        offset = max(0.0, self.onset - 0.15) if self.offset is None else self.offset
-        pending = _Pending(_frames(self.padding))
-        detect, speaking = self.detector(), False
-        limit = _frames(self.max_seconds - self.padding)
-        for frame in _framed(blocks):
-            probability = detect(np.pad(frame, (0, FRAME - len(frame))) if len(frame) < FRAME else frame)
-            speaking = probability >= (offset if speaking else self.onset)
-            pending.add(frame, probability, speaking)
-            if pending.silence >= _frames(self.max_pause):
-                yield from self._kept(pending.take(pending.speech_end + _frames(self.padding)))
-            elif len(pending) >= limit:
-                yield from self._kept(pending.take(pending.best_cut()))
-        if pending.has_speech:
-            yield from self._kept(pending.take(min(len(pending), pending.speech_end + _frames(self.padding))))
+        stream = self.start()
+        for block in blocks:
+            yield from stream.push(block)
+        yield from stream.finish()
 
-    def _kept(self, taken: tuple[SpeechSegment, list[float]]) -> Iterator[SpeechSegment]:
-        segment, speech = taken
-        certain = sum(probability >= CERTAIN for probability in speech)
-        is_speech = len(speech) >= _frames(self.min_speech) or certain >= _frames(self.min_certain)
-        if is_speech or self.onset == 0:
+    def start(self) -> SegmentStream:
+        """The state of one stream, to be fed block by block."""
+        return SegmentStream(self)
+
+    def is_speech(self, probabilities: list[float]) -> bool:
+        """Whether frames of speech with these probabilities are more than a noise."""
+        certain = sum(probability >= CERTAIN for probability in probabilities)
+        return len(probabilities) >= _frames(self.min_speech) or certain >= _frames(self.min_certain) or self.onset == 0
+
+
+class SegmentStream:
+    """What one stream hands from block to block: frames not yet given away and the detector's memory."""
+
+    def __init__(self, segmenter: Segmenter):
+        self.segmenter = segmenter
+        self._detect = segmenter.detector()
+        self._speaking = False
+        self._rest = np.zeros(0, np.float32)  # samples that do not fill a frame
+        self._pending = _Pending(_frames(segmenter.padding))
+
+    def push(self, block: np.ndarray) -> Iterator[SpeechSegment]:
+        """Segments that are over once this block [samples] at 16 kHz is heard; to be read to the end."""
+        samples = np.concatenate([self._rest, block])
+        whole = len(samples) // FRAME * FRAME
+        self._rest = samples[whole:]
+        for frame in samples[:whole].reshape(-1, FRAME):
+            yield from self._add(frame)
+
+    def finish(self) -> Iterator[SpeechSegment]:
+        """What is left at the end of the stream."""
+        if len(self._rest):
+            yield from self._add(self._rest)
+        pending = self._pending
+        if pending.has_speech:
+            end = min(len(pending), pending.speech_end + _frames(self.segmenter.padding))
+            yield from self._kept(*pending.take(end))
+
+    def unfinished(self) -> SpeechSegment | None:
+        """The segment that goes on, as far as it has been heard; None where nobody speaks."""
+        pending = self._pending
+        speech = list(itertools.compress(pending.probabilities, pending.speech))
+        if not speech or not self.segmenter.is_speech(speech):
+            return None
+        return SpeechSegment(pending.first * FRAME_SECONDS, np.concatenate(pending.frames))
+
+    def _add(self, frame: np.ndarray) -> Iterator[SpeechSegment]:
+        segmenter, pending = self.segmenter, self._pending
+        offset = max(0.0, segmenter.onset - 0.15) if segmenter.offset is None else segmenter.offset
+        probability = self._detect(np.pad(frame, (0, FRAME - len(frame))) if len(frame) < FRAME else frame)
+        self._speaking = probability >= (offset if self._speaking else segmenter.onset)
+        pending.add(frame, probability, self._speaking)
+        if pending.silence >= _frames(segmenter.max_pause):
+            yield from self._kept(*pending.take(pending.speech_end + _frames(segmenter.padding)))
+        elif len(pending) >= _frames(segmenter.max_seconds - segmenter.padding):
+            yield from self._kept(*pending.take(pending.best_cut()))
+
+    def _kept(self, segment: SpeechSegment, speech: list[float]) -> Iterator[SpeechSegment]:
+        if self.segmenter.is_speech(speech):
             yield segment
 
 
@@ -187,18 +230,6 @@ class _Pending:
     def _drop(self, count: int) -> None:
         del self.frames[:count], self.probabilities[:count], self.speech[:count]
         self.first += count
-
-
-def _framed(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Blocks of any length as frames of 512 samples; the last may be shorter."""
-    rest = np.zeros(0, np.float32)
-    for block in blocks:
-        samples = np.concatenate([rest, block])
-        whole = len(samples) // FRAME * FRAME
-        yield from samples[:whole].reshape(-1, FRAME)
-        rest = samples[whole:]
-    if len(rest):
-        yield rest
 
 
 def _frames(seconds: float) -> int:

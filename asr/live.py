@@ -1,0 +1,176 @@
+"""Live text: blocks of samples in, text that settles out.
+
+What is being said is recognised again and again while it grows. Words on which two recognitions in a row agree
+are settled and never change (LocalAgreement-2: Liu et al. 2020, arXiv 2005.11185, Sec. 3; for long streams
+Machacek et al. 2023, arXiv 2307.14743, Sec. 2). A pause ends the segment and settles the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from asr.audio.io import SAMPLING_RATE
+from asr.audio.segment import Segmenter, SegmentStream, SpeechSegment
+from asr.transcript import Segment, Word
+
+STEP = 0.5  # seconds between two recognitions of what is being said
+LONGEST = 15.0  # seconds of a segment, so that hearing it again stays cheap
+
+Recognise = Callable[[list[SpeechSegment]], list[Segment]]  # a batch, as `asr.Transcriber.recognise` takes it
+
+
+@dataclass(frozen=True)
+class LiveEvent:
+    """What is known of the current segment.
+
+    Args:
+        kind: "partial" while it goes on, "final" when it is over (the next event belongs to another one).
+        segment: its text and words, times in seconds from the start of the stream.
+        settled: how many of its words will not change any more; all of them in a final event.
+        heard: seconds of the stream that had been heard by then.
+    """
+
+    kind: Literal["partial", "final"]
+    segment: Segment
+    settled: int
+    heard: float
+
+    @property
+    def settled_text(self) -> str:
+        return _text(self.segment.words[: self.settled])
+
+    @property
+    def pending_text(self) -> str:
+        return _text(self.segment.words[self.settled :])
+
+
+@dataclass
+class LiveState:
+    """What one block of a stream hands to the next."""
+
+    speech: SegmentStream
+    samples: int = 0  # heard
+    recognised: int = 0  # samples heard at the last recognition
+    settled: list[Word] = field(default_factory=list)  # of the current segment
+    pending: list[Word] = field(default_factory=list)  # what the last recognition said beyond those
+
+    @property
+    def seconds(self) -> float:
+        return self.samples / SAMPLING_RATE
+
+
+class LiveTranscriber:
+    """Transcribes streams while they are heard; one object serves any number of them.
+
+        live = LiveTranscriber(Transcriber.from_pretrained().recognise)
+        state = live.start()
+        for block in blocks:                     # [samples] at 16 kHz, of any length
+            for event in live.push(state, block):
+                print(event.kind, event.settled_text, "|", event.pending_text)
+        for event in live.finish(state): ...
+
+    A block is answered with at most one recognition of the segment that goes on, however long it is. So a caller
+    that is behind catches up by handing over all that has come meanwhile as one block.
+
+    Args:
+        recognise: turns speech segments into text with word times; `Transcriber.recognise` or what calls it.
+        segmenter: finds the speech; its `max_pause` is what ends a segment.
+        step: seconds of new audio after which the current segment is recognised again.
+
+    Raises:
+        ValueError: a step that is not positive.
+    """
+
+    def __init__(self, recognise: Recognise, segmenter: Segmenter | None = None, step: float = STEP):
+        if not step > 0:
+            raise ValueError(f"step is {step} s; it must be more than 0")
+        self.recognise = recognise
+        self.segmenter = segmenter or Segmenter(max_seconds=LONGEST)
+        self.step = round(step * SAMPLING_RATE)
+
+    def start(self) -> LiveState:
+        """The state of a new stream."""
+        return LiveState(self.segmenter.start())
+
+    def push(self, state: LiveState, block: np.ndarray) -> list[LiveEvent]:
+        """Hear a block [samples] at 16 kHz; what it made known, in order."""
+        state.samples += len(block)
+        events = self._finals(state, list(state.speech.push(block)))
+        if state.samples - state.recognised >= self.step:
+            state.recognised = state.samples
+            segment = state.speech.unfinished()
+            if segment:
+                events += self._partial(state, segment)
+        return events
+
+    def finish(self, state: LiveState) -> list[LiveEvent]:
+        """The stream is over: what was still going on, as final events."""
+        return self._finals(state, list(state.speech.finish()))
+
+    def _finals(self, state: LiveState, finished: list[SpeechSegment]) -> list[LiveEvent]:
+        if not finished:
+            return []
+        events = []
+        for speech, heard in zip(finished, self.recognise(finished), strict=True):
+            own = [word for word in state.settled if _middle(word) < speech.end]
+            words = own + _beyond(own, _words(heard))
+            state.settled, state.pending = state.settled[len(own) :], []
+            if words:
+                as_heard = _agreeing(words, heard.words) == len(words) == len(heard.words)
+                text = heard.text if as_heard else _text(words)
+                segment = Segment(speech.start, speech.end, text, words, heard.score)
+                events.append(LiveEvent("final", segment, len(words), state.seconds))
+        state.recognised = state.samples
+        return events
+
+    def _partial(self, state: LiveState, speech: SpeechSegment) -> list[LiveEvent]:
+        heard = self.recognise([speech])[0]
+        before = [word.text for word in state.settled + state.pending], len(state.settled)
+        new = _beyond(state.settled, _words(heard))
+        agreed = _agreeing(new, state.pending)
+        state.settled, state.pending = state.settled + new[:agreed], new[agreed:]
+        words = state.settled + state.pending
+        if ([word.text for word in words], len(state.settled)) == before:
+            return []
+        segment = Segment(speech.start, speech.end, _text(words), words, heard.score)
+        return [LiveEvent("partial", segment, len(state.settled), state.seconds)]
+
+
+def _words(heard: Segment) -> list[Word]:
+    """Words with times; spread evenly where the recogniser gives none."""
+    if heard.words:
+        return heard.words
+    texts = heard.text.split()
+    step = (heard.end - heard.start) / max(1, len(texts))
+    return [Word(text, heard.start + i * step, heard.start + (i + 1) * step, 0.0) for i, text in enumerate(texts)]
+
+
+def _beyond(settled: list[Word], words: list[Word]) -> list[Word]:
+    """The words that were said after the settled ones."""
+    return [word for word in words if _middle(word) > settled[-1].end] if settled else words
+
+
+def _agreeing(words: list[Word], others: list[Word]) -> int:
+    """Words at the start that both have; case and punctuation, which depend on what follows, aside."""
+    count = 0
+    for word, other in zip(words, others, strict=False):
+        if _folded(word) != _folded(other):
+            break
+        count += 1
+    return count
+
+
+def _folded(word: Word) -> str:
+    return "".join(c for c in word.text.casefold() if c.isalnum()) or word.text
+
+
+def _middle(word: Word) -> float:
+    return (word.start + word.end) / 2
+
+
+def _text(words: list[Word]) -> str:
+    return " ".join(word.text for word in words)
