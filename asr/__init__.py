@@ -4,12 +4,12 @@ from importlib import import_module
 
 _HOMES = {
     "AudioError": "audio.errors",
-    "CTCModel": "ctc",
-    "Segment": "transcript",
-    "Tokenizer": "tokenizer",
+    "CTCModel": "ctc.model",
+    "Segment": "output.transcript",
+    "Tokenizer": "text.tokenizer",
     "Transcriber": "transcriber",
-    "Transcript": "transcript",
-    "Word": "transcript",
+    "Transcript": "output.transcript",
+    "Word": "output.transcript",
 }
 
 __all__ = sorted(_HOMES)

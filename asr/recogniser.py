@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 
 from asr.compat import check_torchaudio
-from asr.transcript import Word
+from asr.output.transcript import Word
 
 check_torchaudio()  # before transformers, which fails in obscure ways when torchaudio does
 
@@ -24,15 +24,15 @@ import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from asr import text_decoders  # noqa: E402
-from asr.autoregressive import Decoded  # noqa: E402
-from asr.ctc import COMPACT, CTCModel  # noqa: E402
-from asr.decoding import BeamOptions, Hypothesis, best_path, prefix_beam  # noqa: E402
-from asr.denoising import Denoised  # noqa: E402
-from asr.ngram import NGram  # noqa: E402
-from asr.rescoring import TextScorer  # noqa: E402
+from asr.ar.greedy import Decoded  # noqa: E402
+from asr.ar.rescoring import TextScorer  # noqa: E402
+from asr.ctc.beam import BeamOptions, Hypothesis, best_path, prefix_beam  # noqa: E402
+from asr.ctc.model import COMPACT, CTCModel  # noqa: E402
+from asr.ctc.ngram import NGram  # noqa: E402
+from asr.ctc.timing import align_words  # noqa: E402
+from asr.dllm.loop import Denoised  # noqa: E402
+from asr.text.tokenizer import WORD_MARK  # noqa: E402
 from asr.text_decoders import Listened, load_decoder  # noqa: E402
-from asr.timing import align_words  # noqa: E402
-from asr.tokenizer import WORD_MARK  # noqa: E402
 
 DECODERS = ("greedy", "beam", *text_decoders.DECODERS)
 
@@ -94,7 +94,7 @@ class CTCRecogniser:
     sampling_rate: int  # Hz
     hop_seconds: float | None  # seconds per frame; None: what the length of each wave comes to
     tokenizer: object  # decode(ids) -> text, starts_word(id), blank_id 0
-    calibration: dict[str, tuple[float, float]] = {}  # of word confidence, by decoder; see asr.timing
+    calibration: dict[str, tuple[float, float]] = {}  # of word confidence, by decoder; see asr.ctc.timing
     lm: NGram | None = None  # over the same vocabulary
     beam = BeamOptions(lm_weight=0.0, token_bonus=0.0)
     default_decoder = "greedy"
@@ -141,7 +141,7 @@ class CTCRecogniser:
 
 
 class CompactRecogniser(CTCRecogniser):
-    """Our own `asr.ctc.CTCModel`; without a name, the one that ships in the package."""
+    """Our own `asr.ctc.model.CTCModel`; without a name, the one that ships in the package."""
 
     sampling_rate = 16_000
 
@@ -268,7 +268,7 @@ def load_recogniser(name: str | Path | None = None, device: str = "auto") -> CTC
     device = default_device() if device == "auto" else device
     config = _config(name) if name is not None else {}
     if "language_model" in config.get("settings", {}):
-        from asr.large.recogniser import LargeRecogniser
+        from asr.pretrained.recogniser import LargeRecogniser
 
         return LargeRecogniser(name, device)
     if "model_type" not in config:

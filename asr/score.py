@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from asr.texts import pair, read_texts
+from asr.text.texts import pair, read_texts
 
 EPILOG = """files: one text per line; "id text" (trans.txt); a table of tab-separated columns whose header has
 "text" and "id" or "path"; "id<TAB>text"; JSON lines with these names; or a folder of .txt files.

@@ -18,16 +18,16 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from asr.autoregressive import Decoded, decode_greedily, decode_speculatively, score_sequences
-from asr.canvas import BLANK, Canvas, CanvasOptions, Draft, aligned_draft, ctc_draft, lay_out
-from asr.commit import commit_rule
-from asr.decoding import BeamOptions, Hypothesis, prefix_beam
-from asr.denoiser import COMPACT_DENOISER, COMPACT_TWIN, Denoiser, SpeechMemory
-from asr.denoising import END, MASK, NULL, Denoised, DenoisingOptions, SpecialTokens, allowed_log_probabilities, denoise
-from asr.fused_search import FusionOptions, search_tokens
-from asr.ngram import NGram
-from asr.slot_search import SlotSearchOptions, search_slots
-from asr.tokenizer import Tokenizer
+from asr.ar.fused_search import FusionOptions, search_tokens
+from asr.ar.greedy import Decoded, decode_greedily, decode_speculatively, score_sequences
+from asr.ctc.beam import BeamOptions, Hypothesis, prefix_beam
+from asr.ctc.ngram import NGram
+from asr.dllm.canvas import BLANK, Canvas, CanvasOptions, Draft, aligned_draft, ctc_draft, lay_out
+from asr.dllm.commit import commit_rule
+from asr.dllm.loop import END, MASK, NULL, Denoised, DenoisingOptions, SpecialTokens, allowed_log_probabilities, denoise
+from asr.dllm.network import COMPACT_DENOISER, COMPACT_TWIN, Denoiser, SpeechMemory
+from asr.dllm.slot_search import SlotSearchOptions, search_slots
+from asr.text.tokenizer import Tokenizer
 
 DECODERS = ("dllm", "ar", "speculative", "fused", "rescored")
 PRIORS = ("ctc", "beam", "none")
@@ -61,13 +61,13 @@ class DenoisingDecode:
 
     Args:
         prior: "ctc" lays the greedy CTC draft on the canvas, "beam" the beam search's, "none" starts from masks.
-        threshold, slots, slack, slack_least, blank_penalty: of `asr.canvas.CanvasOptions`.
+        threshold, slots, slack, slack_least, blank_penalty: of `asr.dllm.canvas.CanvasOptions`.
         length: slots of a canvas without a prior.
-        commit: rule by name, see `asr.commit.commit_rule`.
-        pruning, early_exit, speech_cache, elastic, max_passes: of `asr.denoising.DenoisingOptions`.
-        search: "ngram" makes one pass and searches its slots with the recogniser's n-gram (`asr.slot_search`);
+        commit: rule by name, see `asr.dllm.commit.commit_rule`.
+        pruning, early_exit, speech_cache, elastic, max_passes: of `asr.dllm.loop.DenoisingOptions`.
+        search: "ngram" makes one pass and searches its slots with the recogniser's n-gram (`asr.dllm.slot_search`);
             "none" settles them as the paper does.
-        beam_size, lm_weight, token_bonus: of `asr.slot_search.SlotSearchOptions`.
+        beam_size, lm_weight, token_bonus: of `asr.dllm.slot_search.SlotSearchOptions`.
     """
 
     prior: str = "ctc"
@@ -241,7 +241,7 @@ class TwinDecoder:
 
 @dataclass
 class FusedTwin:
-    """The autoregressive twin's beam search with the recogniser's n-gram (`asr.fused_search`)."""
+    """The autoregressive twin's beam search with the recogniser's n-gram (`asr.ar.fused_search`)."""
 
     twin: Denoiser
     tokenizer: Tokenizer

@@ -181,7 +181,7 @@ def _targets(inputs: dict[str, Path], args: argparse.Namespace) -> dict[str, dic
 
 def _build(args: argparse.Namespace):
     """The transcriber and the line limits that the arguments ask for."""
-    from asr.writers import LineLimits
+    from asr.output.writers import LineLimits
 
     try:
         limits = LineLimits(**{name: getattr(args, name) for name in LINE_LIMITS})
@@ -219,7 +219,7 @@ def _build(args: argparse.Namespace):
 
 def _denoising_view(args: argparse.Namespace, tokenizer) -> Callable:
     """What is done with every batch that has been denoised."""
-    from asr.denoising_view import Figure, as_text
+    from asr.dllm.view import Figure, as_text
 
     figure = Figure(args.denoising_figure, tokenizer) if args.denoising_figure else None
 
@@ -252,7 +252,7 @@ def _corrector(name: str | None) -> Callable:
 
 def _write_files(transcript, limits, paths: dict[str, Path]) -> None:
     from asr.audio.io import atomic_path
-    from asr.writers import WRITERS
+    from asr.output.writers import WRITERS
 
     for name, path in paths.items():
         with atomic_path(path) as temporary:
@@ -261,7 +261,7 @@ def _write_files(transcript, limits, paths: dict[str, Path]) -> None:
 
 def _printed(source, transcript, limits, args, several: bool) -> str:
     """What standard output gets of one transcript."""
-    from asr.writers import WRITERS
+    from asr.output.writers import WRITERS
 
     if not several:
         return WRITERS[args.output_format](transcript, limits)

@@ -12,8 +12,8 @@ import numpy as np
 from asr.audio.errors import AudioError
 from asr.audio.io import SAMPLING_RATE, Source, from_array, resample, source_name, stream
 from asr.audio.segment import Segmenter, SpeechSegment
+from asr.output.transcript import Segment, Transcript
 from asr.recogniser import DecodeOptions, Recogniser, load_recogniser
-from asr.transcript import Segment, Transcript
 
 POOL_BATCHES = 4  # batches gathered before their segments are sorted by length, so that little is padding
 

@@ -200,10 +200,10 @@ def _texts(value: object) -> list[str] | None:
 
 
 def _with_texts(value: dict, texts: list[str]) -> dict:
-    """The object with corrected texts; word times follow the words (`asr.transcript.Segment.with_text`)."""
+    """The object with corrected texts; word times follow the words (`asr.output.transcript.Segment.with_text`)."""
     if "segments" not in value:
         return {**value, "text": texts[0]}
-    from asr.transcript import Segment, Transcript, Word
+    from asr.output.transcript import Segment, Transcript, Word
 
     segments = []
     for row, text in zip(value["segments"], texts, strict=True):

@@ -14,12 +14,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from asr.tokenizer import normalise_text
+from asr.text.tokenizer import normalise_text
 from dlm.decoding import SearchOptions, choose, greedy, score_texts, search
 from dlm.model import DenoisingLM
 
 CHUNK = 300  # characters of a stretch that is corrected at once; training sentences are no longer
-Scorer = Callable[[list[str]], list[float]]  # texts -> log p(text | audio) of each, as asr.rescoring.TextScorer
+Scorer = Callable[[list[str]], list[float]]  # texts -> log p(text | audio) of each, as asr.ar.rescoring.TextScorer
 Hypotheses = str | Sequence[str] | Sequence[tuple[str, float]]
 log = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ class Corrector:
 
         Args:
             hypotheses: a text, or an n-best list of texts or (text, score), best first.
-            score_texts: gives log p(text | audio) of texts, such as `asr.rescoring.TextScorer`; with it the choice
+            score_texts: gives log p(text | audio) of texts, such as `asr.ar.rescoring.TextScorer`; with it the choice
                 is DSR over the n-best list, the model's own beam and the hypothesis, without it only the guarded
                 1-best correction.
         """

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from asr.rescoring import CTCPrefixScorer
+from asr.ar.rescoring import CTCPrefixScorer
 from dlm.model import DenoisingLM, padded
 
 FORBIDDEN = (0, 1, 3)  # special ids that are never written: blank (padding), mask, null

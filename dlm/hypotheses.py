@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from asr.audio.augment import SpecAugment, seed_torch, seeded
-from asr.ctc import CTCModel
-from asr.decoding import BeamOptions, greedy, prefix_beam
-from asr.encoder import ChannelDropout
+from asr.ctc.beam import BeamOptions, greedy, prefix_beam
+from asr.ctc.encoder import ChannelDropout
+from asr.ctc.model import CTCModel
 
 Nbest = list[tuple[str, float]]
 

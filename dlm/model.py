@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from asr.encoder import ChannelDropout
+from asr.ctc.encoder import ChannelDropout
 from asr.hub import HubModel
 from dlm.units import load_units
 
@@ -136,7 +136,7 @@ class DenoisingLM(nn.Module, HubModel):
 
     Args:
         sizes: fields of `DenoisingLMConfig`.
-        units: "characters", or the JSON definition of a sub-word `asr.tokenizer.Tokenizer`.
+        units: "characters", or the JSON definition of a sub-word `asr.text.tokenizer.Tokenizer`.
         correction: fields of `dlm.corrector.CorrectionOptions` tuned for this model.
     """
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from asr.tokenizer import SPECIAL, Tokenizer
+from asr.text.tokenizer import SPECIAL, Tokenizer
 
 ALPHABET = " 'abcdefghijklmnopqrstuvwxyz"
 
 
 class Characters:
-    """Normalised English by characters, with the interface and the special ids of `asr.tokenizer.Tokenizer`."""
+    """Normalised English by characters, with the interface and the special ids of `asr.text.tokenizer.Tokenizer`."""
 
     blank_id, end_id = Tokenizer.blank_id, Tokenizer.end_id
     definition = "characters"

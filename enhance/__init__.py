@@ -6,15 +6,15 @@ The public names are loaded on first use, so that `python -m enhance.denoise --h
 from importlib import import_module
 
 _HOME = {
-    "AdaptCRN": "adaptcrn",
-    "AdaptCRNConfig": "adaptcrn",
-    "AdaptiveConv2d": "adaptive",
+    "AdaptCRN": "networks.adaptcrn",
+    "AdaptCRNConfig": "networks.adaptcrn",
+    "AdaptiveConv2d": "networks.adaptive",
     "Denoiser": "denoiser",
     "Enhancer": "enhancer",
-    "GTCRN": "gtcrn",
-    "GTCRNConfig": "gtcrn",
+    "GTCRN": "networks.gtcrn",
+    "GTCRNConfig": "networks.gtcrn",
     "StreamingDenoiser": "streaming",
-    "adapt_convolutions": "adaptive",
+    "adapt_convolutions": "networks.adaptive",
     "load_enhancer": "enhancer",
 }
 

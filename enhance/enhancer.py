@@ -14,10 +14,10 @@ import torch
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
-from enhance.adaptive import KernelBank
+from enhance.networks.adaptive import KernelBank
 
 WEIGHTS = Path(__file__).parent / "weights"
-ARCHITECTURES = {"adaptcrn": ("enhance.adaptcrn", "AdaptCRN"), "gtcrn": ("enhance.gtcrn", "GTCRN")}
+ARCHITECTURES = {"adaptcrn": ("enhance.networks.adaptcrn", "AdaptCRN"), "gtcrn": ("enhance.networks.gtcrn", "GTCRN")}
 
 State = dict[str, Tensor]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from enhance.bands import compress, magnitude
+from enhance.networks.bands import compress, magnitude
 
 SI_SNR_WEIGHT, MAGNITUDE_WEIGHT, COMPLEX_WEIGHT = 0.01, 0.7, 0.3
 COMPRESSION = 0.3  # exponent of the magnitude

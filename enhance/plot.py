@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from asr.audio.features import SAMPLING_RATE, stft
-from enhance.adaptive import JointAttention
 from enhance.denoiser import Denoiser
 from enhance.enhancer import Enhancer
+from enhance.networks.adaptive import JointAttention
 
 LONGEST = 60.0  # seconds that a picture can show
 FLOOR_DB = -80.0  # below the loudest bin

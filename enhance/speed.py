@@ -30,8 +30,8 @@ def count_macs(enhancer) -> dict[str, float]:
     import torch
     from torch import nn
 
-    from enhance.adaptive import KernelBank
-    from enhance.bands import ErbBands
+    from enhance.networks.adaptive import KernelBank
+    from enhance.networks.bands import ErbBands
 
     counts = dict.fromkeys(("convolution", "assembly", "linear", "gru", "erb"), 0)
 

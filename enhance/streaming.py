@@ -115,7 +115,7 @@ class StreamingDenoiser:
         self, enhancer: Enhancer | None = None, channels: int = 1, attenuation_limit: float | None = None
     ):
         if enhancer is None:
-            from enhance.adaptcrn import AdaptCRN
+            from enhance.networks.adaptcrn import AdaptCRN
 
             enhancer = AdaptCRN.from_pretrained(None)
         self.core = OverlapAdd(enhancer.fold(), attenuation_limit)

@@ -8,7 +8,7 @@
 
 Recognition reads a table (columns id, path, text) or a lhotse manifest and reports raw and normalised word
 error rates with 95 % intervals and per speaker. Enhancement reads a folder of noisy and clean pairs; its
-metrics are described in recipes/evaluate_enhance.py. Results go to standard output as a table and, with
+metrics are described in recipes/evaluation/evaluate_enhance.py. Results go to standard output as a table and, with
 `output`, into a JSON file.
 
 A shard writes what it found beside `output`, big.3of8.json; the one that sees that all are there writes the result.
@@ -70,7 +70,7 @@ class Recognition:
     """Texts of a table's recordings, segmentation and all, and their word error rates."""
 
     def __init__(self, config: Evaluation):
-        from recipes.corpora import read_table
+        from recipes.data.corpora import read_table
 
         self.config, self.items = config, read_table(config.data)
         if config.limit:
@@ -124,23 +124,23 @@ class Enhancement:
     """Metrics of a folder of pairs."""
 
     def __init__(self, config: Evaluation):
-        from recipes.evaluate_enhance import find_clips, spread
+        from recipes.evaluation.evaluate_enhance import find_clips, spread
 
         self.config, self.items = config, spread(find_clips(Path(config.data)), config.limit)
 
     def measure(self, clips: list) -> dict[str, dict]:
-        from recipes.evaluate_enhance import METRICS, measure_clips
+        from recipes.evaluation.evaluate_enhance import METRICS, measure_clips
 
         config = self.config
         return measure_clips(clips, config.enhance, config.metrics or METRICS, config.texts, config.wer, config.workers)
 
     def result(self, measured: dict[str, dict]) -> dict:
-        from recipes.evaluate_enhance import summarise
+        from recipes.evaluation.evaluate_enhance import summarise
 
         return {"folder": self.config.data, "enhanced": self.config.enhance, **summarise(self.items, measured)}
 
     def print(self, result: dict) -> None:
-        from recipes.evaluate_enhance import format_table
+        from recipes.evaluation.evaluate_enhance import format_table
 
         print(format_table(result))
 

@@ -18,7 +18,7 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from recipes.build import CONFIG_FOLDER, as_text, compose, trainer_of
+from recipes.training.build import CONFIG_FOLDER, as_text, compose, trainer_of
 
 
 @hydra.main(config_path=CONFIG_FOLDER, config_name="config", version_base="1.3")
@@ -29,7 +29,7 @@ def train(config: DictConfig) -> None:
 
 def dry_run(overrides: list[str]) -> int:
     """Print the size of what the same command would train."""
-    from recipes.dry_run import report
+    from recipes.training.dry_run import report
 
     print(report(compose(overrides)))
     return 0

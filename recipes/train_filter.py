@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from asr.commit import Beliefs, Filter
-from asr.denoiser import COMPACT_DENOISER
+from asr.dllm.commit import Beliefs, Filter
+from asr.dllm.network import COMPACT_DENOISER
 
 
 def trajectories(result) -> list[tuple[Beliefs, Tensor]]:
@@ -42,7 +42,7 @@ def record(stores: list[str], recogniser, decoder, utterances: int, seed: int) -
     """Trajectories of utterances drawn from feature stores, one list an utterance."""
     from asr.audio.augment import seeded
     from asr.text_decoders import Listened
-    from recipes.store import FeatureStore
+    from recipes.data.store import FeatureStore
 
     found = [FeatureStore(folder) for folder in stores]
     rng, recorded = seeded(seed), []
@@ -115,7 +115,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
 
-    from asr.ctc import CTCModel
+    from asr.ctc.model import CTCModel
     from asr.text_decoders import load_decoder, parse_choices
 
     torch.manual_seed(args.seed)

@@ -66,7 +66,7 @@ def write_all_pairs(args: argparse.Namespace) -> None:
     """The training pairs and the development pairs, unless they are there."""
     from enhance.l3se.corruption import Corrupter, CorruptionConfig
     from enhance.mixing import list_recordings
-    from recipes.mix import write_pairs
+    from recipes.data.pairs import write_pairs
 
     train, dev = _folders()
     jobs = (

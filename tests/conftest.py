@@ -59,9 +59,9 @@ def tiny_ctc_model(tmp_path_factory) -> Path:
     """Folder of a tiny random model of ours that says some word in every frame."""
     import torch
 
-    from asr.ctc import CTCModel
-    from asr.encoder import EncoderConfig
-    from asr.tokenizer import WORD_MARK, Tokenizer
+    from asr.ctc.encoder import EncoderConfig
+    from asr.ctc.model import CTCModel
+    from asr.text.tokenizer import WORD_MARK, Tokenizer
 
     torch.manual_seed(0)
     config = EncoderConfig(width=32, heads=2, layers=(1, 1, 1), feed_forward=32, front_channels=4)
@@ -81,8 +81,8 @@ def tiny_denoiser(tiny_ctc_model, tmp_path_factory) -> dict[str, Path]:
     """Folders of a tiny random denoiser ("dllm") and twin ("ar") on the tiny recogniser's encoder."""
     import torch
 
-    from asr.ctc import CTCModel
-    from asr.denoiser import Denoiser, DenoiserConfig
+    from asr.ctc.model import CTCModel
+    from asr.dllm.network import Denoiser, DenoiserConfig
 
     recogniser, folders = CTCModel.from_pretrained(tiny_ctc_model), {}
     for name in ("dllm", "ar"):

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from asr.audio.features import FRAME_HOP, log_mel, normalise
-from asr.encoder import SUBSAMPLING, ChannelDropout, Encoder, EncoderConfig
+from asr.ctc.encoder import SUBSAMPLING, ChannelDropout, Encoder, EncoderConfig
 from enhance.l3se.part import Part
 
 
@@ -61,7 +61,7 @@ class Backbone(Part):
 
 
 class CompactBackbone(Backbone):
-    """The encoder of our recogniser (asr/encoder.py), a frame every 40 ms.
+    """The encoder of our recogniser (asr/ctc/encoder.py), a frame every 40 ms.
 
     Its deep layers lose how something sounds, so the first hidden state is the log-mel spectrogram itself: the
     four 10 ms frames of a 40 ms frame side by side. Features are normalised over the utterance, so the states
@@ -85,7 +85,7 @@ class CompactBackbone(Backbone):
     @classmethod
     def from_recogniser(cls, name: str | Path | None = None) -> CompactBackbone:
         """With the weights of a recogniser (folder or hub id); None is the one that ships."""
-        from asr.ctc import CTCModel
+        from asr.ctc.model import CTCModel
 
         encoder = CTCModel.from_pretrained(name).encoder
         backbone = cls(dataclasses.asdict(encoder.config))

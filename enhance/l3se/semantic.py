@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from asr.ctc import ctc_loss
-from asr.decoding import greedy
-from asr.tokenizer import Tokenizer
+from asr.ctc.beam import greedy
+from asr.ctc.model import ctc_loss
+from asr.text.tokenizer import Tokenizer
 from enhance.l3se.backbone import WeightedSum
 from enhance.l3se.part import Part
 

@@ -127,7 +127,7 @@ def main(argv: list[str] | None = None) -> int:
 
     import torch
 
-    from recipes.corpora import read_table
+    from recipes.data.corpora import read_table
 
     torch.set_num_threads(1)
     recordings = read_table(args.table)

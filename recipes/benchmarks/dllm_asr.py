@@ -69,7 +69,7 @@ class Measured:
 
 def make_systems(recogniser, names: list[str], denoiser: str | None, twin: str | None) -> dict[str, Callable]:
     """Functions (heard, recording) -> token ids, passes and token-forwards of each utterance."""
-    from asr.decoding import best_path, prefix_beam
+    from asr.ctc.beam import best_path, prefix_beam
     from asr.text_decoders import DECODERS, load_decoder
 
     def ctc(heard, references):
@@ -87,8 +87,8 @@ def make_systems(recogniser, names: list[str], denoiser: str | None, twin: str |
         return run
 
     def oracle(decoder):
-        from asr.canvas import Canvas
-        from asr.denoising import MASK
+        from asr.dllm.canvas import Canvas
+        from asr.dllm.loop import MASK
 
         def run(heard, references):
             lengths = [len(recogniser.tokenizer.encode(text)) + 1 for text in references]
@@ -150,7 +150,7 @@ def run(recogniser, recordings: list, systems: dict[str, Callable], batch: int) 
 def summarise(references: list[str], measured: dict[str, Measured], shared: dict) -> dict[str, dict]:
     """One row a system: error rates with intervals and differences, passes, speed by duration."""
     from asr.score import bootstrap_interval, error_counts, paired_bootstrap, whisper_normaliser
-    from recipes.word_changes import fixed_and_broken
+    from recipes.evaluation.word_changes import fixed_and_broken
 
     audio, encoder = np.array(shared["audio"]), np.array(shared["encoder"])
     counts = {name: error_counts(references, m.texts) for name, m in measured.items()}
@@ -235,7 +235,7 @@ def main(argv: list[str] | None = None) -> int:
 
     from asr.audio.io import atomic_path
     from asr.recogniser import load_recogniser
-    from recipes.corpora import read_table
+    from recipes.data.corpora import read_table
 
     torch.set_num_threads(1)
     recordings = read_table(args.table)

@@ -46,7 +46,7 @@ def hear(recogniser, recordings: list, beam_size: int) -> list[Heard]:
     import torch
     from tqdm import tqdm
 
-    from asr.decoding import BeamOptions, greedy, prefix_beam
+    from asr.ctc.beam import BeamOptions, greedy, prefix_beam
 
     plain = BeamOptions(beam_size=beam_size, lm_weight=0.0, token_bonus=0.0)
     heard = []
@@ -72,7 +72,7 @@ def score_candidates(heard: list[Heard], recogniser, dlm, lm, beam_size: int) ->
     """Write the DLM's beams from greedy output, and score every candidate by audio, n-gram, LM and DLM."""
     from tqdm import tqdm
 
-    from asr.rescoring import TextScorer
+    from asr.ar.rescoring import TextScorer
     from dlm.decoding import SearchOptions, score_texts, search
 
     for item in tqdm(heard, desc="score", unit="file", file=sys.stderr):
@@ -172,7 +172,7 @@ def dlm_sum(heard: list[Heard], dlm, recogniser, count: int, scale: float, beam_
     """DLM-sum over the `count` best hypotheses of the beam without a language model, and the audio's prefix score."""
     from tqdm import tqdm
 
-    from asr.rescoring import CTCPrefixScorer, TextScorer
+    from asr.ar.rescoring import CTCPrefixScorer, TextScorer
     from dlm.decoding import SearchOptions, search
 
     options = SearchOptions(beam_size=beam_size, ctc_scale=scale)
@@ -223,7 +223,7 @@ def summarise(
 ) -> dict:
     """Rates of each system with intervals, differences to the first system and to fusion, by confidence."""
     from asr.score import bootstrap_interval, error_counts, paired_bootstrap
-    from recipes.word_changes import fixed_and_broken
+    from recipes.evaluation.word_changes import fixed_and_broken
 
     counts = {name: error_counts(references, texts) for name, texts in systems.items()}
     first, result = next(iter(systems)), {}
@@ -270,7 +270,7 @@ def run(args: argparse.Namespace) -> dict:
     from asr.recogniser import load_recogniser
     from dlm import DenoisingLM
     from dlm.decoding import greedy
-    from recipes.corpora import read_table
+    from recipes.data.corpora import read_table
 
     recogniser, recordings = load_recogniser(args.model, "cpu"), read_table(args.table)
     recordings = recordings[:: max(1, len(recordings) // (args.limit or len(recordings)))]
@@ -335,7 +335,7 @@ def guarded(dlm, texts: list[str], margin: float) -> list[str]:
 
 def other_recogniser(path: Path, recordings: list, dlm, margin: float, held_out: list[int]) -> dict:
     """The table of text-only correction of another recogniser's hypotheses; a missing one counts as empty."""
-    from asr.texts import read_texts
+    from asr.text.texts import read_texts
     from dlm.decoding import greedy
 
     hypotheses = read_texts(path)

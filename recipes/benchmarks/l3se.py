@@ -63,7 +63,7 @@ class Mixture:
 def chosen_recordings(table: str, count: int, limits: tuple[float, float] = (2.0, 12.0)) -> list:
     """Recordings spread over a table, of a length that one would listen to."""
     from asr.audio.io import duration
-    from recipes.corpora import read_table
+    from recipes.data.corpora import read_table
 
     usable = [r for r in read_table(table) if limits[0] <= (duration(r.path) or limits[0]) <= limits[1]]
     return [usable[i] for i in np.unique(np.linspace(0, len(usable) - 1, min(count, len(usable))).astype(int))]

@@ -41,8 +41,8 @@ def make(kind: str, tiny: bool, device: str):
     """The whole recogniser with random weights, as a decoder of the given kind."""
     import torch
 
-    from asr.large.config import LanguagePart, LargeASRConfig, Part
-    from asr.large.model import LargeASR
+    from asr.pretrained.config import LanguagePart, LargeASRConfig, Part
+    from asr.pretrained.model import LargeASR
     from recipes.tasks.large import load_units
 
     config = LargeASRConfig(

@@ -14,12 +14,12 @@ from rapidfuzz.distance import Levenshtein
 from torch import Tensor, nn
 
 from asr.audio.augment import seeded
-from asr.tokenizer import SPECIAL
+from asr.text.tokenizer import SPECIAL
 from dlm.confusions import ConfusionChannel
 from dlm.decoding import greedy, score_texts
 from dlm.model import DenoisingLM, DenoisingLMConfig, padded
-from recipes.batching import Batch, Source, plan_epoch
-from recipes.corpora import read_sentences
+from recipes.data.batching import Batch, Source, plan_epoch
+from recipes.data.corpora import read_sentences
 
 
 class SynthesisedPairs:
@@ -123,7 +123,7 @@ class CorrectionData:
 
 
 class CorrectionTask:
-    """Task for `recipes.engine.Trainer`: cross-entropy of the text given its hypothesis, or of the text alone.
+    """Task for `recipes.training.engine.Trainer`: cross-entropy of the text given its hypothesis, or of the text alone.
 
     Args:
         model: sizes; without encoder layers it is the language model.

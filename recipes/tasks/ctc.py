@@ -8,15 +8,15 @@ import jiwer
 import torch
 from torch import Tensor, nn
 
-from asr.ctc import CTCModel
-from asr.decoding import greedy
-from asr.encoder import EncoderConfig
-from asr.tokenizer import Tokenizer
-from recipes.speech_data import SpeechBatches, SpeechData
+from asr.ctc.beam import greedy
+from asr.ctc.encoder import EncoderConfig
+from asr.ctc.model import CTCModel
+from asr.text.tokenizer import Tokenizer
+from recipes.data.speech_data import SpeechBatches, SpeechData
 
 
 class CTCTask:
-    """Task for `recipes.engine.Trainer`: hierarchical CTC on log-mel features.
+    """Task for `recipes.training.engine.Trainer`: hierarchical CTC on log-mel features.
 
     Args:
         encoder: sizes of the encoder.

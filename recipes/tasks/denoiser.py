@@ -11,15 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from asr.ar.greedy import IGNORED, teacher_forced
 from asr.audio.augment import seeded
-from asr.autoregressive import IGNORED, teacher_forced
-from asr.canvas import Canvas, CanvasOptions, Draft, Layout, ctc_draft, lay_out, targets
-from asr.ctc import CTCModel
-from asr.denoiser import Denoiser, DenoiserConfig
-from asr.denoising import END, MASK, NULL
+from asr.ctc.model import CTCModel
+from asr.dllm.canvas import Canvas, CanvasOptions, Draft, Layout, ctc_draft, lay_out, targets
+from asr.dllm.loop import END, MASK, NULL
+from asr.dllm.network import Denoiser, DenoiserConfig
 from asr.score import error_counts
 from asr.text_decoders import DenoisingDecode, DenoisingDecoder, Listened, TwinDecoder
-from recipes.speech_data import SpeechBatches, SpeechData
+from recipes.data.speech_data import SpeechBatches, SpeechData
 
 EPSILON = 1e-3  # least mask probability of the masked-diffusion loss (LLaDA, arXiv 2502.09992, Sec. 2.1)
 

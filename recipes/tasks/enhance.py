@@ -14,8 +14,8 @@ from asr.audio.features import SAMPLING_RATE, istft, stft
 from enhance.enhancer import ARCHITECTURES, Enhancer, load_enhancer
 from enhance.losses import enhancement_loss, si_snr
 from enhance.mixing import Mixer, MixtureConfig, list_recordings
-from recipes.evaluate_enhance import find_clips, paired_files, spread
-from recipes.mix import PairStore
+from recipes.data.pairs import PairStore
+from recipes.evaluation.evaluate_enhance import find_clips, paired_files, spread
 
 
 @dataclass
@@ -79,12 +79,13 @@ class FolderPairs:
 
 
 class EnhanceTask:
-    """Task for `recipes.engine.Trainer`.
+    """Task for `recipes.training.engine.Trainer`.
 
     Args:
         model: configuration of the network (`AdaptCRNConfig`, `GTCRNConfig`).
         pairs: where the training pairs come from.
-        validation: folder in a layout of `recipes.evaluate_enhance`, as `python -m recipes.mix dev` writes it.
+        validation: folder in a layout of `recipes.evaluation.evaluate_enhance`, as `python -m recipes.mix dev`
+            writes it.
         batch: pairs a batch.
         seed: seed of the weights, the data order and the mixtures.
         validation_clips: pairs to validate on, spread evenly; all when None.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from asr.audio.io import atomic_path
-from asr.ctc import COMPACT, CTCModel
-from recipes.speech_data import SpeechData
+from asr.ctc.model import COMPACT, CTCModel
+from recipes.data.speech_data import SpeechData
 from recipes.tasks.ctc import CTCTask
 
 

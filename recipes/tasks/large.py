@@ -12,17 +12,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from asr.audio.augment import seeded
-from asr.canvas import Canvas, CanvasOptions, Layout, lay_out, targets
-from asr.ctc import ctc_loss
-from asr.decoding import best_path
-from asr.large.config import LargeASRConfig
-from asr.large.model import LargeASR
-from asr.large.parts import start_from_activations
-from asr.large.recogniser import LargeDenoisingDecoder, generate
+from asr.ctc.beam import best_path
+from asr.ctc.model import ctc_loss
+from asr.dllm.canvas import Canvas, CanvasOptions, Layout, lay_out, targets
+from asr.pretrained.config import LargeASRConfig
+from asr.pretrained.model import LargeASR
+from asr.pretrained.parts import start_from_activations
+from asr.pretrained.recogniser import LargeDenoisingDecoder, generate
 from asr.score import error_counts
+from asr.text.tokenizer import Tokenizer, normalise_text
 from asr.text_decoders import Listened
-from asr.tokenizer import Tokenizer, normalise_text
-from recipes.table_data import TableBatches, TableData
+from recipes.data.table_data import TableBatches, TableData
 from recipes.tasks.denoiser import EPSILON
 
 IGNORED = -100  # target of a slot that nothing can be said about
@@ -221,6 +221,6 @@ def load_units(tokenizer: str | None) -> Tokenizer:
         return Tokenizer.load(tokenizer)
     import json
 
-    from asr.ctc import COMPACT
+    from asr.ctc.model import COMPACT
 
     return Tokenizer(json.loads((COMPACT / "config.json").read_text(encoding="utf-8"))["tokenizer"])

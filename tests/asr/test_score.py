@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from asr.score import bootstrap_interval, error_counts, main, paired_bootstrap, whisper_normaliser
-from asr.texts import read_texts
+from asr.text.texts import read_texts
 
 FILES = {
     "trans.txt": "1-2-0001 HELLO WORLD\n1-2-0002 GOOD BYE\n",

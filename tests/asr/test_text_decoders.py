@@ -11,11 +11,11 @@ import pytest
 import soundfile
 import torch
 
-from asr.denoising_view import Figure, as_text
-from asr.ngram import NGram
+from asr.ctc.ngram import NGram
+from asr.dllm.view import Figure, as_text
 from asr.recogniser import DecodeOptions, load_recogniser
+from asr.text.tokenizer import Tokenizer
 from asr.text_decoders import DenoisingDecode, parse_choices
-from asr.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def test_choices_are_read_from_text():
 
 
 def test_another_vocabulary_is_refused(recogniser, tiny_denoiser, waves, tmp_path):
-    from asr.denoiser import Denoiser
+    from asr.dllm.network import Denoiser
 
     model = Denoiser.from_pretrained(tiny_denoiser["dllm"])
     other = Tokenizer.train(["something else altogether"], vocabulary=40)

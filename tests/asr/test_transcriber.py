@@ -9,9 +9,9 @@ import soundfile
 
 from asr.audio.errors import AudioError
 from asr.audio.segment import Segmenter
+from asr.output.transcript import Word
 from asr.recogniser import DecodeOptions, Utterance
 from asr.transcriber import POOL_BATCHES, Transcriber
-from asr.transcript import Word
 
 RATE = 16_000
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from asr.rescoring import CTCPrefixScorer
+from asr.ar.rescoring import CTCPrefixScorer
 from dlm.decoding import SearchOptions, choose, greedy, longest_output, score_texts, search
 
 

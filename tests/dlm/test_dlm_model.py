@@ -5,7 +5,7 @@ import torch
 
 from dlm.decoding import encode, score_texts
 from dlm.model import DenoisingLM, padded
-from recipes.build import build, compose
+from recipes.training.build import build, compose
 
 
 def parameters(experiment: str, units: str = "characters") -> int:
@@ -20,7 +20,7 @@ def test_paper_sizes(millions):
 
 
 def test_rival_has_the_same_size_and_fits_the_package():
-    from asr.ctc import CTCModel
+    from asr.ctc.model import CTCModel
 
     units = CTCModel.from_pretrained().tokenizer.definition
     own, rival = parameters("dlm_compact", units), parameters("lm_compact", units)

@@ -133,12 +133,12 @@ def test_seed_changes_the_pairs(settings, tmp_path):
 
 
 def test_stored_features_are_a_source(settings, tmp_path):
-    from recipes.store import write_shard
+    from recipes.data.store import write_shard
 
     features = [np.random.default_rng(i).standard_normal((60 + i, 80)) for i in range(4)]
     examples = [{"id": f"u{i}", "text": "hello", "speaker": "s"} for i in range(4)]
     write_shard(tmp_path / "store", 0, examples, features)
-    store = {"_target_": "recipes.store.FeatureStore", "folder": str(tmp_path / "store")}
+    store = {"_target_": "recipes.data.store.FeatureStore", "folder": str(tmp_path / "store")}
     source = {"_target_": "dlm.synthesize.StoredSpeech", "store": store, "utterances": 2}
     manifest = synthesize.synthesize({**settings, "source": source})
     rows = [json.loads(line) for line in read(settings["out"])["00000.jsonl"].splitlines()]
@@ -173,8 +173,8 @@ def test_difficulties_change_hypotheses_and_nothing_else(tiny_ctc_model):
 
 
 def test_first_hypothesis_is_greedy(tiny_ctc_model):
-    from asr.ctc import CTCModel
-    from asr.decoding import greedy
+    from asr.ctc.beam import greedy
+    from asr.ctc.model import CTCModel
 
     torch.manual_seed(1)
     features = [torch.randn(n, 80) for n in (120, 64, 90)]

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from enhance.adaptcrn import AdaptCRN, AdaptCRNConfig
-from enhance.gtcrn import GTCRN, GTCRNConfig
+from enhance.networks.adaptcrn import AdaptCRN, AdaptCRNConfig
+from enhance.networks.gtcrn import GTCRN, GTCRNConfig
 
 
 def lively(network: nn.Module) -> nn.Module:

@@ -7,9 +7,9 @@ import pytest
 import soundfile
 import torch
 
-from enhance.adaptcrn import AdaptCRN, AdaptCRNConfig
+from enhance.networks.adaptcrn import AdaptCRN, AdaptCRNConfig
 from recipes.evaluate import main
-from recipes.evaluate_enhance import find_clips, format_table, measure_clips, paired_files, spread, summarise
+from recipes.evaluation.evaluate_enhance import find_clips, format_table, measure_clips, paired_files, spread, summarise
 from recipes.tasks.enhance import EnhanceTask, FolderPairs, MixedPairs
 
 
@@ -128,7 +128,7 @@ def test_word_errors_are_pooled(pairs, monkeypatch):
             loud = bool(np.abs(wave).max() > 0.3)  # only the noisy files at -5 dB are that loud
             return type("Transcript", (), {"text": "one two three" + " four" * loud})
 
-    monkeypatch.setattr("recipes.evaluate_enhance._recogniser", Hears)
+    monkeypatch.setattr("recipes.evaluation.evaluate_enhance._recogniser", Hears)
     noisy = measured(pairs, metrics=["si_snr"])["systems"]["noisy"]
     assert noisy["-5"]["dwer"] == pytest.approx(1 / 3) and noisy["10"]["dwer"] == 0
     assert noisy["all"]["dwer"] == pytest.approx(1 / 6)
@@ -159,8 +159,8 @@ def test_download_unpacks_and_does_not_repeat_itself(tmp_path, capsys):
     """The corpus as archives in a local folder."""
     import zipfile
 
-    from recipes.download_enhance import FOLDERS, LOGS
-    from recipes.download_enhance import main as download
+    from recipes.data.download_enhance import FOLDERS, LOGS
+    from recipes.data.download_enhance import main as download
 
     for name, entry in [(folder, f"{folder}/p232_001.wav") for folder in FOLDERS] + [
         (LOGS, "logs/log_testset.txt")

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from enhance.enhancer import load_enhancer
-from enhance.gtcrn import GTCRN, GTCRNConfig
+from enhance.networks.gtcrn import GTCRN, GTCRNConfig
 from enhance.streaming import OverlapAdd
 
 pytest.importorskip("onnxscript")

@@ -6,7 +6,8 @@ import soundfile
 
 from asr.audio.augment import active_power, seeded
 from enhance.mixing import Mixer, MixtureConfig, list_recordings, scaled
-from recipes.mix import PairStore, main
+from recipes.data.pairs import PairStore
+from recipes.mix import main
 
 DRY = {"room_probability": 0.0, "clean_probability": 0.0, "speed_probability": 0.0}
 
@@ -96,7 +97,7 @@ def test_unfinished_sets_are_refused(tmp_path):
 
 
 def test_development_mixture_is_repeatable(corpus):
-    from recipes.evaluate_enhance import find_clips
+    from recipes.evaluation.evaluate_enhance import find_clips
 
     table = str(corpus / "table.tsv")
     for name in ("one", "two"):

@@ -13,11 +13,11 @@ import pytest
 import soundfile
 
 from asr.audio.augment import seeded
-from recipes import librispeech
-from recipes.librispeech_table import main as table_main
-from recipes.store import FeatureStore
-from recipes.table_data import TableBatches, TableData, table_features
-from recipes.toy import say, sentences
+from recipes.data import librispeech
+from recipes.data.store import FeatureStore
+from recipes.data.table_data import TableBatches, TableData, table_features
+from recipes.data.toy import say, sentences
+from recipes.evaluation.librispeech_table import main as table_main
 
 
 @pytest.fixture
@@ -155,9 +155,9 @@ def test_results_are_shared_resumed_and_written(table, tiny_ctc_model, tmp_path,
 
 
 def test_a_run_becomes_a_model_folder_with_a_card(tmp_path, capsys):
-    from asr.ctc import CTCModel
-    from recipes.build import compose, trainer_of
+    from asr.ctc.model import CTCModel
     from recipes.export_compact import main
+    from recipes.training.build import compose, trainer_of
 
     config = compose(["experiment=debug", "model.width=32", "task.utterances=40", f"run_folder={tmp_path / 'run'}"])
     config.trainer.update(steps=2, validate_every=1, progress=False)
@@ -174,7 +174,7 @@ def test_a_run_becomes_a_model_folder_with_a_card(tmp_path, capsys):
 
 
 def test_the_card_stays_when_the_model_is_saved_over_it(tmp_path, tiny_ctc_model):
-    from asr.ctc import CTCModel
+    from asr.ctc.model import CTCModel
     from asr.hub import ModelCard
 
     ModelCard("tiny", "Says words.", "None.", "make", {"wer": 1.0}, base_models=("a/b",)).write(tmp_path)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import asr
-from asr.ctc import COMPACT
+from asr.ctc.model import COMPACT
 from recipes import benchmark, calibrate, evaluate, tune_beam
 
 SAMPLE = Path(asr.__file__).parent / "sample.flac"

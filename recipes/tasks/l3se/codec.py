@@ -30,7 +30,7 @@ class CodecTraining(nn.Module):
 
 
 class CodecTask(PairTask):
-    """Task for `recipes.engine.Trainer`: 15 mel + 2 adversarial + 1 feature matching + feature reconstruction.
+    """Task for `recipes.training.engine.Trainer`: 15 mel + 2 adversarial + 1 feature matching + feature reconstruction.
 
     Args:
         backbone: pretrained; it stays as it is.

@@ -13,7 +13,7 @@ from recipes.tasks.l3se.data import Memory, Pairs, PairTask, Teachers
 
 
 class EncoderTask(PairTask):
-    """Task for `recipes.engine.Trainer`.
+    """Task for `recipes.training.engine.Trainer`.
 
     Args:
         codec, semantic: model folders of the first two stages.

@@ -16,7 +16,7 @@ from recipes.tasks.l3se.data import Memory, Pairs, PairTask, Teachers
 
 
 class LanguageModelTask(PairTask):
-    """Task for `recipes.engine.Trainer`.
+    """Task for `recipes.training.engine.Trainer`.
 
     Args:
         codec: model folder of the first stage.

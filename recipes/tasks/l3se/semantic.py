@@ -10,16 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from asr.audio.io import SAMPLING_RATE, duration
-from asr.tokenizer import Tokenizer
+from asr.text.tokenizer import Tokenizer
 from enhance.l3se.backbone import Backbone
 from enhance.l3se.semantic import WavS2T
-from recipes.batching import Batch, Source, plan_epoch
-from recipes.corpora import Recording, read_table
+from recipes.data.batching import Batch, Source, plan_epoch
+from recipes.data.corpora import Recording, read_table
 from recipes.tasks.l3se.codec import export_backbone
 
 
 class SemanticTask:
-    """Task for `recipes.engine.Trainer`.
+    """Task for `recipes.training.engine.Trainer`.
 
     Args:
         backbone: pretrained; it stays as it is.
@@ -101,6 +101,6 @@ def _seconds(recording: Recording) -> float:
 
 
 def _shipped_tokenizer() -> Tokenizer:
-    from asr.ctc import CTCModel
+    from asr.ctc.model import CTCModel
 
     return CTCModel.from_pretrained(None).tokenizer

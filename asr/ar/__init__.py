@@ -1,0 +1,1 @@
+"""The autoregressive twin: greedy and speculative decoding, fused search, rescoring."""

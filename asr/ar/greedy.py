@@ -1,0 +1,119 @@
+"""The autoregressive twin: token by token with a cache, with the CTC draft as speculation, and as a judge of texts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from asr.ctc.beam import Hypothesis
+from asr.dllm.network import Denoiser, SpeechMemory, TextCache
+from asr.text.tokenizer import Tokenizer
+
+START, END = Tokenizer.null_id, Tokenizer.end_id  # the twin has no empty slots: their token starts the text
+NEVER = [Tokenizer.blank_id, Tokenizer.mask_id, START]
+IGNORED = -100  # target of padding
+TOKENS_PER_FRAME = 0.6  # no one speaks faster; bounds the length of what a looping decoder writes
+
+
+@dataclass
+class Decoded:
+    """Tokens of each utterance, the probability of each, passes [batch] and positions computed [batch]."""
+
+    tokens: list[list[int]]
+    confidences: list[list[float]]
+    passes: Tensor
+    token_forwards: Tensor
+    nbest: list[list[Hypothesis]] | None = None  # of a decoder that chooses among texts
+
+
+def longest(frames: int) -> int:
+    """Most tokens that so many encoder frames may give."""
+    return 8 + int(TOKENS_PER_FRAME * frames)
+
+
+@torch.inference_mode()
+def decode_greedily(model: Denoiser, speech: SpeechMemory) -> Decoded:
+    """The most probable next token until the end of the text; finished utterances leave the batch."""
+    batch = len(speech.frames)
+    limits = [longest(int(f)) for f in speech.frames]
+    result = Decoded([[] for _ in range(batch)], [[] for _ in range(batch)], *(torch.zeros(2, batch, dtype=torch.long)))
+    rows, cache = torch.arange(batch), TextCache()
+    tokens = torch.full((batch, 1), START, device=speech.frames.device)
+    while len(rows):
+        probabilities = _next(model, tokens, speech, cache)[:, -1]
+        best = probabilities.max(-1)
+        result.passes[rows] += 1
+        keep = []
+        for i, (row, token, sure) in enumerate(
+            zip(rows.tolist(), best.indices.tolist(), best.values.tolist(), strict=True)
+        ):
+            if token == END or len(result.tokens[row]) >= limits[row]:
+                continue
+            result.tokens[row].append(token)
+            result.confidences[row].append(sure)
+            keep.append(i)
+        if len(keep) < len(rows):
+            index = torch.tensor(keep, dtype=torch.long)
+            rows, speech = rows[index], speech.rows(index)
+            cache.rows(index)
+        tokens = best.indices[keep, None]
+    result.token_forwards = result.passes.clone()
+    return result
+
+
+@torch.inference_mode()
+def decode_speculatively(model: Denoiser, speech: SpeechMemory, draft: list[int]) -> Decoded:
+    """Greedy decoding of one utterance that verifies a draft many tokens at a time (self-speculative decoding).
+
+    A pass checks all that is left of the draft; up to the first disagreement it is accepted, there the model's own
+    token is taken, and the draft goes on behind it. The text is that of `decode_greedily`.
+    """
+    cache, tokens, confidences = TextCache(), [], []
+    limit, passes, computed = longest(int(speech.frames[0])), 0, 0
+    left, pending = list(draft), START
+    while True:
+        proposal = torch.tensor([[pending, *left]], device=speech.frames.device)
+        best = _next(model, proposal, speech, cache)[0].max(-1)
+        passes, computed = passes + 1, computed + proposal.shape[1]
+        wanted, sure = best.indices.tolist(), best.values.tolist()
+        agreed = next((i for i, token in enumerate(left) if token != wanted[i]), len(left))
+        accepted = wanted[: agreed + 1]
+        for token, confidence in zip(accepted, sure, strict=False):
+            if token == END or len(tokens) >= limit:
+                return Decoded([tokens], [confidences], torch.tensor([passes]), torch.tensor([computed]))
+            tokens.append(token)
+            confidences.append(confidence)
+        cache.crop(len(tokens))  # the start and all tokens but the last, which the next pass computes
+        pending, left = tokens[-1], _behind(left[agreed:], tokens[-1])
+
+
+def teacher_forced(sequences: list[list[int]]) -> tuple[Tensor, Tensor]:
+    """What the twin reads and what it should write next for token sequences: [len(sequences), longest + 1] each."""
+    width = max(map(len, sequences)) + 1
+    padding = [width - 1 - len(tokens) for tokens in sequences]
+    inputs = torch.tensor([[START, *s] + [END] * n for s, n in zip(sequences, padding, strict=True)])
+    wanted = torch.tensor([[*s, END] + [IGNORED] * n for s, n in zip(sequences, padding, strict=True)])
+    return inputs, wanted
+
+
+def score_sequences(model: Denoiser, speech: SpeechMemory, sequences: list[list[int]]) -> Tensor:
+    """log p(tokens | speech) of several token sequences of one utterance, all in one pass: [len(sequences)]."""
+    inputs, wanted = teacher_forced(sequences)
+    device = speech.frames.device
+    logits = model.denoise(inputs.to(device), speech).float().transpose(1, 2)
+    return -F.cross_entropy(logits, wanted.to(device), ignore_index=IGNORED, reduction="none").sum(1)
+
+
+def _behind(draft: list[int], token: int) -> list[int]:
+    """What of a draft follows a token that took the place of its first: it stood there soon, or replaces it."""
+    near = draft[1:4]
+    return draft[2 + near.index(token) :] if token in near else draft[1:]
+
+
+def _next(model: Denoiser, tokens: Tensor, speech: SpeechMemory, cache: TextCache) -> Tensor:
+    logits = model.extend(tokens, speech, cache).float()
+    logits[..., NEVER] = -torch.inf
+    return logits.softmax(-1)

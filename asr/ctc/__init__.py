@@ -1,0 +1,1 @@
+"""The CTC branch: encoder, model, prefix beam, n-gram, alignment and word times."""

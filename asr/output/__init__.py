@@ -1,0 +1,1 @@
+"""Transcripts and the formats they are written in."""

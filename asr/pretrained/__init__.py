@@ -1,0 +1,1 @@
+"""Speech encoders, language models and whole recognisers of transformers behind our protocols."""

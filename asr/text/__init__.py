@@ -1,0 +1,1 @@
+"""Written and normalised text, tokenizers, the reading of transcripts."""

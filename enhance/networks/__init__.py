@@ -1,0 +1,1 @@
+"""Networks that enhance: the adaptive convolution layer, AdaptCRN, GTCRN."""

@@ -1,0 +1,1 @@
+"""Preparation of data and the sets that training reads."""

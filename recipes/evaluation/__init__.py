@@ -1,0 +1,1 @@
+"""Scoring of recognisers and enhancers, and tuning on a development set."""

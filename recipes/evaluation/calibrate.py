@@ -1,0 +1,90 @@
+"""Fit word confidences to how often words are right, and say how well that holds for other speakers.
+
+    python -m recipes.calibrate DEV_TABLE --model outputs/ctc_compact/model
+    python -m recipes.calibrate DEV_TABLE --decoders dllm ar speculative
+
+Half of the speakers fit a slope and an offset (Platt 1999), the other half measure the calibration error; then all
+of them fit what is written into the model's config.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import jiwer
+import torch
+
+from asr.audio.io import atomic_path
+from asr.ctc.model import COMPACT
+from asr.ctc.timing import calibration_error, fit_calibration
+from asr.recogniser import DECODERS, DecodeOptions, load_recogniser
+from recipes.data.corpora import Recording, read_table
+
+Scores = dict[str, list[tuple[float, bool]]]  # by speaker: raw confidence of a word and whether it is right
+
+
+def right_words(reference: str, hypothesis: str) -> list[bool]:
+    """For each word of the hypothesis whether the alignment to the reference matches it."""
+    right = [False] * len(hypothesis.split())
+    for chunk in jiwer.process_words(reference, hypothesis).alignments[0]:
+        if chunk.type == "equal":
+            right[chunk.hyp_start_idx : chunk.hyp_end_idx] = [True] * (chunk.hyp_end_idx - chunk.hyp_start_idx)
+    return right
+
+
+def raw_scores(recogniser, recordings: list[Recording], decoder: str) -> Scores:
+    """Uncalibrated word confidences of all recordings."""
+    scores: Scores = {}
+    options = DecodeOptions(decoder=decoder, word_timestamps=True)
+    for recording in recordings:
+        utterance = recogniser.transcribe_batch([recording.wave()], options)[0]
+        right = right_words(recording.text, utterance.text)
+        words = zip(utterance.words, right, strict=True)
+        scores.setdefault(recording.speaker, []).extend((word.confidence, ok) for word, ok in words)
+    return scores
+
+
+def tensors(scores: Scores, speakers: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    pairs = [pair for speaker in speakers for pair in scores[speaker]]
+    return torch.tensor([raw for raw, _ in pairs]), torch.tensor([ok for _, ok in pairs])
+
+
+def calibrate(scores: Scores) -> tuple[tuple[float, float], dict[str, float]]:
+    """Slope and offset from all speakers, and calibration errors on speakers that did not fit them."""
+    speakers = sorted(scores)
+    slope, offset = fit_calibration(*tensors(scores, speakers[::2]))
+    raw, right = tensors(scores, speakers[1::2])
+    mended = torch.sigmoid(slope * torch.logit(raw.clamp(1e-6, 1 - 1e-6)) + offset)
+    errors = {"raw": calibration_error(raw, right), "calibrated": calibration_error(mended, right), "words": len(raw)}
+    return fit_calibration(*tensors(scores, speakers)), errors
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m recipes.calibrate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("table", help="held-out recordings with columns id, path, speaker, text")
+    parser.add_argument("--model", type=Path, default=COMPACT, help="model folder (default: the compact model)")
+    parser.add_argument("--decoders", nargs="+", choices=DECODERS, default=["greedy", "beam"])
+    args = parser.parse_args(argv)
+
+    recogniser, recordings = load_recogniser(args.model, "cpu"), read_table(args.table)
+    recogniser.calibration = {}
+    config = json.loads((args.model / "config.json").read_text())
+    config.setdefault("calibration", {})
+    for decoder in args.decoders:
+        config["calibration"][decoder], errors = calibrate(raw_scores(recogniser, recordings, decoder))
+        print(
+            f"{decoder}: expected calibration error on unseen speakers {errors['calibrated']:.3f} "
+            f"(before {errors['raw']:.3f}, {errors['words']} words)"
+        )
+    with atomic_path(args.model / "config.json") as partial:
+        partial.write_text(json.dumps(config, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

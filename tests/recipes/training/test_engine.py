@@ -1,0 +1,113 @@
+"""The training engine on the toy language: it learns, resumes to the same place, and plans batches honestly."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from asr.ctc.encoder import EncoderConfig
+from asr.ctc.model import CTCModel
+from recipes.data.batching import Source, plan_epoch
+from recipes.data.toy import toy_task
+from recipes.training.engine import Optimisation, Trainer, TrainerConfig
+
+TINY = EncoderConfig(width=32, heads=2, layers=(1, 1, 1), feed_forward=64, front_channels=4)
+
+
+def trainer(folder, steps, **config):
+    task = toy_task(str(folder.parent / "data"), TINY, utterances=60, batch_seconds=6)
+    options = {"average": 0.9, "log_every": 1, "validate_every": 1000, "checkpoint_every": 3, "progress": False}
+    return Trainer(task, TrainerConfig(steps=steps, **{**options, **config}), Optimisation(3e-3, warmup=4), folder)
+
+
+def losses(folder):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if line["split"] == "train"]
+
+
+def test_interrupted_run_gives_the_losses_of_an_uninterrupted_one(tmp_path):
+    trainer(tmp_path / "whole", 8).fit()
+
+    class Killed(Exception):
+        pass
+
+    broken = trainer(tmp_path / "broken", 8)
+    step = broken._train_step
+
+    def killed_at_five(batch):
+        if broken.step == 5:
+            raise Killed
+        return step(batch)
+
+    broken._train_step = killed_at_five
+    with pytest.raises(Killed):
+        broken.fit()
+    trainer(tmp_path / "broken", 8).fit()
+    resumed = losses(tmp_path / "broken")
+    assert losses(tmp_path / "whole") == resumed[:3] + resumed[5:]  # steps 4 and 5 were done twice
+    first, second = (CTCModel.from_pretrained(tmp_path / name / "model").state_dict() for name in ("whole", "broken"))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_training_lowers_the_loss_and_exports_a_model(tmp_path):
+    trainer(tmp_path / "run", 40).fit()
+    values = losses(tmp_path / "run")
+    assert np.mean(values[-5:]) < 0.7 * np.mean(values[:5])
+    model = CTCModel.from_pretrained(tmp_path / "run" / "model").eval()
+    log_probabilities, lengths = model(torch.randn(2, 37, 80), torch.tensor([37, 20]))
+    assert log_probabilities.shape[:2] == (2, 10) and lengths.tolist() == [10, 5]
+
+
+def test_no_partial_checkpoint_is_left_behind(tmp_path):
+    trainer(tmp_path / "run", 3).fit()
+    assert not list((tmp_path / "run").glob("*.part"))
+
+
+def test_accumulation_counts_optimiser_steps(tmp_path):
+    run = trainer(tmp_path / "run", 2, accumulation=3)
+    run.fit()
+    assert run.step == 2 and run.position + run.epoch * 1000 >= 6
+
+
+def sources():
+    rng = np.random.default_rng(0)
+    return [Source(rng.uniform(1, 12, 300), 0.75), Source(rng.uniform(1, 12, 40), 0.25)]
+
+
+def test_batches_respect_length_and_share():
+    batches = plan_epoch(sources(), 0.4, 30.0, (2, 10), seed=1, epoch=0)
+    hours = [0.0, 0.0]
+    for batch in batches:
+        seconds = [sources()[s].seconds[i] for s, i in batch.items]
+        assert max(seconds) * len(seconds) <= 30.0 and min(seconds) >= 2 and max(seconds) <= 10
+        for (source, _), second in zip(batch.items, seconds, strict=True):
+            hours[source] += second / 3600
+    assert hours[0] == pytest.approx(0.3, abs=0.01) and hours[1] == pytest.approx(0.1, abs=0.01)
+
+
+def test_a_small_source_is_used_up_before_it_repeats():
+    source = Source(np.full(10, 5.0), 1.0)
+    items = [i for b in plan_epoch([source], 17 * 5 / 3600 + 1e-6, 20.0, (0, 10), seed=0, epoch=0) for i in b.items]
+    counts = np.bincount([i for _, i in items], minlength=10)
+    assert counts.min() == 1 and counts.max() == 2 and counts.sum() == 17
+
+
+def test_processes_share_an_epoch_without_overlap():
+    whole = plan_epoch(sources(), 0.4, 30.0, (2, 10), 1, 0)
+    parts = [plan_epoch(sources(), 0.4, 30.0, (2, 10), 1, 0, rank, 3) for rank in range(3)]
+    assert len({len(p) for p in parts}) == 1
+    seeds = [b.seed for p in parts for b in p]
+    assert len(seeds) == len(set(seeds)) == len(whole) // 3 * 3
+    assert plan_epoch(sources(), 0.4, 30.0, (2, 10), 1, 1) != whole
+
+
+def test_rate_schedule():
+    optimisation = Optimisation(warmup=10, decay=0.5)
+    rates = [optimisation.rate(step, 100) for step in range(101)]
+    assert (
+        rates[0] == pytest.approx(0.1)
+        and rates[9:51] == [1.0] * 42
+        and rates[75] == pytest.approx(0.5)
+        and rates[100] == 0
+    )
