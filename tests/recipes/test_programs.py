@@ -8,7 +8,8 @@ import pytest
 
 import asr
 from asr.ctc.model import COMPACT
-from recipes import benchmark, calibrate, evaluate, tune_beam
+from recipes import benchmark, evaluate
+from recipes.evaluation import calibrate, tune_beam
 
 SAMPLE = Path(asr.__file__).parent / "sample.flac"
 TEXT = "the young men and women were determined to secure an education at any cost"
