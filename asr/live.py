@@ -15,7 +15,7 @@ import numpy as np
 
 from asr.audio.io import SAMPLING_RATE
 from asr.audio.segment import Segmenter, SegmentStream, SpeechSegment
-from asr.transcript import Segment, Word
+from asr.output.transcript import Segment, Word
 
 STEP = 0.5  # seconds between two recognitions of what is being said
 LONGEST = 15.0  # seconds of a segment, so that hearing it again stays cheap

@@ -5,7 +5,7 @@ import pytest
 
 from asr.audio.segment import Segmenter
 from asr.live import LiveTranscriber
-from asr.transcript import Segment, Word
+from asr.output.transcript import Segment, Word
 
 RATE, WORD = 16_000, 0.5
 NAMES = {200: "two", 300: "three", 400: "four", 500: "five"}
