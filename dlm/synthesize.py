@@ -33,12 +33,13 @@ class SpokenText:
     """Sentences spoken in drawn voices, tempi and pitches, then carried through rooms, noise and microphones.
 
     Args:
-        text: normalised sentences, one a line (.xz is read too).
+        text: sentences, one a line (.xz is read too).
         engines: text-to-speech engines (`dlm.tts`); their families of voices get equal shares.
         sentences: how many, drawn without repetition (default: all).
         longest: leave out sentences of more characters.
-        rate, pitch: ranges relative to the voice's own.
-        warp: range of the vocal-tract warp.
+        normalise: written text is spoken as it stands, and its words without case and punctuation are the text of the
+            pair; sentences with digits are left out.
+        warp: range of the vocal-tract warp, for engines that do not move formants themselves.
         strength: of the augmentation (0 speed only, 1 default).
         noise: folder of noise recordings to mix in.
         seed: repeats all of it.
@@ -50,20 +51,21 @@ class SpokenText:
         engines: list,
         sentences: int | None = None,
         longest: int = 200,
-        rate: tuple[float, float] = (0.8, 1.2),
-        pitch: tuple[float, float] = (0.75, 1.3),
+        normalise: bool = False,
         warp: tuple[float, float] = (0.84, 1.18),
         strength: float = 1.0,
         noise: str | None = None,
         seed: int = 0,
     ):
         from asr.audio.augment import seeded
+        from dlm.tts import Cast
 
         lines = [line for line in _read_lines(text) if 0 < len(line) <= longest]
-        self.seed, self.ranges, self.warp = seed, (rate, pitch), warp
+        if normalise:
+            lines = [line for line in lines if not any(map(str.isdigit, line))]
+        self.seed, self.normalise, self.warp = seed, normalise, warp
         self.order = seeded(seed).permutation(len(lines))[:sentences]
-        self.lines, self.engines = lines, engines
-        self.voices = _by_family(engines)
+        self.lines, self.cast = lines, Cast(engines)
         self.noise, self.strength = noise, strength
 
     def __len__(self) -> int:
@@ -82,18 +84,15 @@ class SpokenText:
 
         from asr.audio.augment import seeded
         from asr.audio.features import log_mel, normalise
-        from dlm.tts import Utterance
+        from asr.text.tokenizer import normalise_text
 
         rng, number = seeded(self.seed, index), int(self.order[index])
-        family = self.voices[rng.integers(len(self.voices))]
-        engine, voice = family[rng.integers(len(family))]
-        rate, pitch = (rng.uniform(*limits) for limits in self.ranges)
-        wave = engine.synthesize([Utterance(self.lines[number], voice, rate, pitch)])[0]
-        about = {"id": f"tts-{number}", "text": self.lines[number], "voice": str(voice)}
+        utterance, wave, warp = self.cast.speak(self.lines[number], rng, self.warp)
+        text = normalise_text(utterance.text) if self.normalise else utterance.text
+        about = {"id": f"tts-{number}", "text": text, "voice": str(utterance.voice)}
         if wave is None:
             return about, None
-        wave = torch.from_numpy(self.chain(wave, rng))
-        return about, normalise(log_mel(wave, warp=round(float(rng.uniform(*self.warp)), 2)))
+        return about, normalise(log_mel(torch.from_numpy(self.chain(wave, rng)), warp=warp))
 
 
 class StoredSpeech:
@@ -133,17 +132,6 @@ def _noises(folder: str | None) -> list:
 
     files = sorted(path for path in Path(folder).rglob("*") if path.is_file()) if folder else []
     return [load(path) for path in files]
-
-
-def _by_family(engines: list) -> list[list[tuple]]:
-    """Pairs (engine, voice), one list for each family."""
-    families: dict[str, list[tuple]] = {}
-    for engine in engines:
-        for voice in engine.voices():
-            families.setdefault(voice.family, []).append((engine, voice))
-    if not families:
-        raise ValueError("no voice can speak here: install espeak-ng or flite, or name a VITS model")
-    return list(families.values())
 
 
 # -- shards ------------------------------------------------------------------------------------------------

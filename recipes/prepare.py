@@ -5,9 +5,11 @@
     python -m recipes.prepare ngram     TEXT ngram.npz --tokenizer tokenizer256.json
     python -m recipes.prepare recorded  TABLE OUT --copies 12 --noise NOISE_TABLE
     python -m recipes.prepare synthetic TEXT  OUT --hours 40 --voices flite --noise NOISE_TABLE
+    python -m recipes.prepare synthetic TEXT  OUT --hours 40 --voices hibari,piper --format opus
 
-`recorded` and `synthetic` write feature stores (recipes/data/store.py) shard by shard. A shard depends on the seed
-and its own number only, so several machines can share the work with --shard_index I --shard_count N.
+`recorded` and `synthetic` write feature stores (recipes/data/store.py), or `synthetic` audio files, shard by shard. A
+shard depends on the seed and its own number only, so several machines can share the work with --shard_index I
+--shard_count N.
 """
 
 from __future__ import annotations
@@ -16,6 +18,13 @@ import argparse
 import sys
 from functools import partial
 from pathlib import Path
+
+VOICES = (
+    "families, comma-separated: espeak, flite, festival, hibari[:NAME], piper[:FILE_FOLDER_OR_PACKAGE], "
+    "vits:FOLDER_OR_HUB_ID (default: %(default)s); each is heard equally often"
+)
+NORMALISE = "speak the text as written, but keep it in lower case without punctuation; leaves out sentences with digits"
+FORMAT = "features: a feature store; flac, opus: audio files and OUT/table.tsv (default: %(default)s)"
 
 # -- commands ----------------------------------------------------------------------------------------------
 
@@ -54,6 +63,7 @@ def ngram(args: argparse.Namespace) -> None:
 def recorded(args: argparse.Namespace) -> None:
     from recipes.data import features
     from recipes.data.corpora import read_table
+    from recipes.data.store import shard_exists
 
     recordings = read_table(args.table)
     shards = -(-len(recordings) * args.copies // features.SHARD_UTTERANCES)
@@ -65,27 +75,30 @@ def recorded(args: argparse.Namespace) -> None:
         seed=args.seed,
         out=args.out,
     )
-    features.run_shards(job, range(args.shard_index, shards, args.shard_count), args.out, args.workers, args.noise)
+    missing = [s for s in range(args.shard_index, shards, args.shard_count) if not shard_exists(args.out, s)]
+    features.run_shards(job, missing, args.out.name, args.workers, args.noise)
 
 
 def synthetic(args: argparse.Namespace) -> None:
-    from dlm.tts import CommandTTS
-    from recipes.data.corpora import read_sentences
-    from recipes.data.features import SECONDS_PER_CHARACTER, SHARD_UTTERANCES, run_shards, synthetic_shard
+    from dlm.tts import engines
+    from recipes.data import spoken
+    from recipes.data.features import run_shards
+    from recipes.data.store import shard_exists
 
-    families = tuple(args.voices.split(","))
-    installed = {voice.family for voice in CommandTTS(families).voices()}
-    if missing := sorted(set(families) - installed):
-        raise ValueError(
-            f"voices {missing} are not installed: install their programs (espeak-ng, flite, festival) or leave them out"
-        )
-    sentences = [s for s in read_sentences(args.text) if len(s) <= args.max_characters]
-    mean_seconds = SECONDS_PER_CHARACTER * sum(map(len, sentences)) / len(sentences)
-    shards = max(1, round(args.hours * 3600 / mean_seconds / SHARD_UTTERANCES))
-    job = partial(
-        synthetic_shard, sentences=sentences, families=families, strength=args.strength, seed=args.seed, out=args.out
-    )
-    run_shards(job, range(args.shard_index, shards, args.shard_count), args.out, args.workers, args.noise)
+    voices = tuple(args.voices.split(","))
+    engines(voices)  # says what is not installed before any work
+    speech = spoken.Spoken(args.text, voices, args.normalise, args.max_characters, args.strength, args.seed)
+    shards = speech.shards(args.hours)
+    mine = range(args.shard_index, shards, args.shard_count)
+    if args.format == "features":
+        job = partial(spoken.feature_shard, spoken=speech, out=args.out)
+        missing = [shard for shard in mine if not shard_exists(args.out, shard)]
+    else:
+        job = partial(spoken.audio_shard, spoken=speech, out=args.out, suffix=f".{args.format}")
+        missing = [shard for shard in mine if not spoken.audio_table(args.out, shard).exists()]
+    run_shards(job, missing, args.out.name, args.workers, args.noise)
+    if args.format != "features" and (table := spoken.join_tables(args.out, shards)):
+        print(table)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -129,11 +142,13 @@ def make_parser() -> argparse.ArgumentParser:
             command.add_argument("table", help="columns id, path, text[, speaker]; or a lhotse cut manifest")
             command.add_argument("--copies", type=int, default=10, help="augmented copies of each recording")
         else:
-            command.add_argument("text", help="normalised sentences, one a line (.xz is read too)")
+            command.add_argument("text", help="sentences, one a line, written or normalised (.xz is read too)")
             command.add_argument("--hours", type=float, default=10.0, help="about how much speech to make")
-            command.add_argument("--voices", default="espeak,flite", help="TTS families, comma-separated")
+            command.add_argument("--voices", default="espeak,flite", help=VOICES)
             command.add_argument("--max_characters", type=int, default=200, help="leave longer sentences out")
-        command.add_argument("out", type=Path, help="folder of the feature store")
+            command.add_argument("--normalise", action="store_true", help=NORMALISE)
+            command.add_argument("--format", choices=("features", "flac", "opus"), default="features", help=FORMAT)
+        command.add_argument("out", type=Path, help="folder of what is made")
         command.add_argument("--noise", help="table with columns path, split, kind: recordings of noise to mix in")
         command.add_argument("--strength", type=float, default=1.0, help="augmentation strength (0 none, 1 default)")
         command.add_argument("--workers", type=int, default=2)

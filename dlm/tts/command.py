@@ -11,16 +11,15 @@ import io
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 
-import librosa
 import numpy as np
 import soundfile
 
-from asr.audio.features import SAMPLING_RATE
-from dlm.tts.base import Utterance, Voice
+from dlm.tts.base import Ranges, Utterance, Voice, finished
 
 ESPEAK_ACCENTS = (
     "en-us",
@@ -110,13 +109,19 @@ class CommandTTS:
     Args:
         families: which programs to use, of "espeak", "flite", "festival"; those not installed are skipped.
         workers: sentences spoken in parallel (each is its own process).
+        ranges: limits of tempo and pitch.
     """
 
-    def __init__(self, families: tuple[str, ...] = ("espeak", "flite"), workers: int = 2):
+    def __init__(
+        self,
+        families: Sequence[str] = ("espeak", "flite"),
+        workers: int = 2,
+        ranges: Ranges = Ranges(pitch=(0.75, 1.3)),
+    ):
         unknown = set(families) - set(PROGRAMS)
         if unknown:
             raise ValueError(f"unknown TTS family {sorted(unknown)}: choose from {sorted(PROGRAMS)}")
-        self.families, self.workers = tuple(families), workers
+        self.families, self.workers, self.ranges = tuple(families), workers, ranges
 
     def available(self) -> bool:
         return bool(self.voices())
@@ -147,11 +152,7 @@ def speak(utterance: Utterance) -> np.ndarray | None:
         wave, rate = _SPEAKERS[utterance.voice.family](utterance)
     except (subprocess.SubprocessError, soundfile.LibsndfileError):
         return None
-    if len(wave) < 0.1 * rate or np.abs(wave).max(initial=0.0) < 1e-3:
-        return None
-    if rate != SAMPLING_RATE:
-        wave = librosa.resample(wave, orig_sr=rate, target_sr=SAMPLING_RATE, res_type="soxr_mq")
-    return wave.astype(np.float32)
+    return finished(wave, rate)
 
 
 def _run(command: list[str], text: str | None = None) -> bytes:

@@ -7,8 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from asr.audio.features import SAMPLING_RATE
-from dlm.tts.base import Utterance, Voice
+from dlm.tts.base import Ranges, Utterance, Voice, finished
 
 
 class VitsTTS:
@@ -22,6 +21,7 @@ class VitsTTS:
         device: "cpu", "cuda" ...
         noise_scale: range of the prior's standard deviation.
         duration_noise: range of the duration predictor's.
+        ranges: limits of tempo.
     """
 
     def __init__(
@@ -30,9 +30,10 @@ class VitsTTS:
         device: str = "cpu",
         noise_scale: tuple[float, float] = (0.5, 0.8),
         duration_noise: tuple[float, float] = (0.6, 1.0),
+        ranges: Ranges = Ranges(),
     ):
         self.name, self.device = str(name), device
-        self.noise_scale, self.duration_noise = noise_scale, duration_noise
+        self.noise_scale, self.duration_noise, self.ranges = noise_scale, duration_noise, ranges
 
     def available(self) -> bool:
         """Whether the weights can be had; looks them up, and downloads the configuration if they lie on the Hub."""
@@ -57,7 +58,6 @@ class VitsTTS:
         import torch
 
         from asr.audio.augment import seed_torch, seeded
-        from asr.audio.io import resample
 
         model, tokenizer = self._model
         key = zlib.crc32(f"{utterance.voice.name} {utterance.rate:.3f} {utterance.text}".encode())
@@ -72,9 +72,7 @@ class VitsTTS:
         speaker = int(utterance.voice.name) if self._config.num_speakers > 1 else None
         with torch.inference_mode():
             wave = model(**inputs, speaker_id=speaker).waveform[0].float().cpu().numpy()
-        if len(wave) < 0.1 * model.config.sampling_rate or np.abs(wave).max(initial=0.0) < 1e-3:
-            return None
-        return resample(wave, model.config.sampling_rate, SAMPLING_RATE)
+        return finished(wave, model.config.sampling_rate)
 
     @cached_property
     def _config(self):

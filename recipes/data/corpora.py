@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import csv
 import lzma
+import re
 import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,12 +79,19 @@ def read_rows(table: str | Path) -> list[dict[str, str]]:
 
 def write_table(path: Path, recordings: list[Recording]) -> None:
     """Write a table, paths relative to its folder where they lie below it; the file appears whole."""
-    from asr.audio.io import atomic_path
-
-    lines = ["id\tpath\tspeaker\ttext"]
+    rows = []
     for r in recordings:
         place = r.path.relative_to(path.parent) if r.path.is_relative_to(path.parent) else r.path.resolve()
-        lines.append(f"{r.id}\t{place}\t{r.speaker}\t{r.text}")
+        rows.append({"id": r.id, "path": str(place), "speaker": r.speaker, "text": r.text})
+    write_rows(path, rows, ("id", "path", "speaker", "text"))
+
+
+def write_rows(path: Path, rows: Iterable[dict[str, str]], columns: Sequence[str]) -> None:
+    """Write rows as a tab-separated file with a header; tabs and line breaks in a field become spaces."""
+    from asr.audio.io import atomic_path
+
+    lines = ["\t".join(columns)]
+    lines += ["\t".join(re.sub(r"[\t\r\n]+", " ", str(row.get(column, ""))) for column in columns) for row in rows]
     with atomic_path(path) as partial:
         partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
 

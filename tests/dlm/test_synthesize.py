@@ -12,11 +12,13 @@ import torch
 from dlm import synthesize
 from dlm.confusions import ConfusionChannel, replacements
 from dlm.hypotheses import NO_DIFFICULTIES, Difficulties, Hypothesiser, dropout
-from dlm.tts import Utterance, Voice
+from dlm.tts import Ranges, Utterance, Voice
 
 
 class Whistle:
     """A fake engine: each letter is a tone; it cannot say "mute"."""
+
+    ranges = Ranges(pitch=(0.75, 1.3))
 
     def voices(self):
         return [Voice("whistle", "low"), Voice("whistle", "high")]

@@ -163,3 +163,26 @@ def test_lhotse_cuts_are_a_table(tmp_path):
     (found,) = read_table(tmp_path / "cuts.jsonl.gz")
     assert (found.id, found.speaker, found.text) == ("cut-1", "ann", "hello there")
     assert len(found.wave()) == 16000
+
+
+@pytest.mark.skipif(not shutil.which("flite"), reason="flite is not installed")
+def test_synthetic_audio_with_written_text(tmp_path, capsys):
+    (tmp_path / "text.txt").write_text("Hello, Mr. Smith!\nIs it 5 o'clock?\n")
+    arguments = ["synthetic", str(tmp_path / "text.txt"), str(tmp_path / "out"), "--voices", "flite", "--workers", "1"]
+    assert main([*arguments, "--hours", "0.001", "--format", "flac"]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "out" / "table.tsv")
+    recordings = read_table(tmp_path / "out" / "table.tsv")
+    assert {r.text for r in recordings} == {"Hello, Mr. Smith!", "Is it 5 o'clock?"}
+    assert all(r.speaker.startswith("flite:") and 0.5 < len(r.wave()) / 16000 < 5 for r in recordings)
+    before = [r.wave() for r in recordings]
+    shutil.rmtree(tmp_path / "out")
+    main([*arguments, "--hours", "0.001", "--format", "flac"])
+    assert all(np.array_equal(a, r.wave()) for a, r in zip(before, recordings, strict=True))
+
+
+@pytest.mark.skipif(not shutil.which("flite"), reason="flite is not installed")
+def test_written_text_can_be_normalised(tmp_path):
+    (tmp_path / "text.txt").write_text("Hello, Mr. Smith!\nIs it 5 o'clock?\n")
+    arguments = ["synthetic", str(tmp_path / "text.txt"), str(tmp_path / "out"), "--voices", "flite", "--normalise"]
+    assert main([*arguments, "--hours", "0.001", "--workers", "1"]) == 0
+    assert [e.text for e in FeatureStore(tmp_path / "out").examples] == ["hello mr smith"]
