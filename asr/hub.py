@@ -81,3 +81,24 @@ class ModelCard:
         with atomic_path(path) as partial:
             partial.write_text(self.text(), encoding="utf-8")
         return path
+
+
+def model_file(name: str | Path, file: str) -> Path | None:
+    """A file of a model in a local folder or on the Hub, None where the model has none of that name.
+
+    Raises:
+        OSError: there is no such model.
+    """
+    path = Path(name)
+    if path.is_dir():
+        return path / file if (path / file).is_file() else None
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import RemoteEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(str(name), file))
+    except RemoteEntryNotFoundError:
+        return None
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        raise OSError(f"{name}: neither a folder nor a model on the Hub ({reason})") from error

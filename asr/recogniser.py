@@ -5,7 +5,6 @@ Both kinds of model give log-probabilities per frame; everything after that is s
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -31,6 +30,7 @@ from asr.ctc.model import COMPACT, CTCModel  # noqa: E402
 from asr.ctc.ngram import NGram  # noqa: E402
 from asr.ctc.timing import align_words  # noqa: E402
 from asr.dllm.loop import Denoised  # noqa: E402
+from asr.hub import model_file  # noqa: E402
 from asr.text.tokenizer import WORD_MARK  # noqa: E402
 from asr.text_decoders import Listened, load_decoder  # noqa: E402
 
@@ -150,7 +150,7 @@ class CompactRecogniser(CTCRecogniser):
         self.tokenizer = self.model.tokenizer
         self.hop_seconds = self.model.hop_seconds
         self.calibration = self.model.calibration
-        self._ngram = _file(name or COMPACT, "ngram.npz")
+        self._ngram = model_file(name or COMPACT, "ngram.npz")
         if self._ngram:
             self.beam, self.default_decoder = BeamOptions(**self.model.beam), "beam"
         self.decoders: dict[tuple, Callable[[Listened], Decoded | Denoised]] = {}
@@ -256,60 +256,3 @@ class PieceTokenizer:
 
     def starts_word(self, token: int) -> bool:
         return self.pieces[token].startswith(WORD_MARK)
-
-
-def load_recogniser(name: str | Path | None = None, device: str = "auto") -> CTCRecogniser:
-    """The recogniser behind a name: None is the compact model, otherwise a folder or a Hub id.
-
-    Raises:
-        OSError: there is no such model.
-        ValueError: there is, but it is no CTC model.
-    """
-    device = default_device() if device == "auto" else device
-    config = _config(name) if name is not None else {}
-    if "language_model" in config.get("settings", {}):
-        from asr.pretrained.recogniser import LargeRecogniser
-
-        return LargeRecogniser(name, device)
-    if "model_type" not in config:
-        return CompactRecogniser(name, device)
-    kinds = config.get("architectures") or []
-    if not any(kind.endswith("ForCTC") for kind in kinds):
-        kind = ", ".join(kinds) or "of no known architecture"
-        raise ValueError(f"{name}: is {kind}; choose a model with a CTC head (...ForCTC)")
-    return HFRecogniser(name, device)
-
-
-def default_device() -> str:
-    """The best device of this machine."""
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def _config(name: str | Path) -> dict:
-    file = _file(name, "config.json")
-    if file is None:
-        raise OSError(f"{name}: no model here, config.json is missing")
-    return json.loads(file.read_text(encoding="utf-8"))
-
-
-def _file(name: str | Path, file: str) -> Path | None:
-    """A file of a model in a local folder or on the Hub, None where the model has none of that name.
-
-    Raises:
-        OSError: there is no such model.
-    """
-    path = Path(name)
-    if path.is_dir():
-        return path / file if (path / file).is_file() else None
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import RemoteEntryNotFoundError
-
-    try:
-        return Path(hf_hub_download(str(name), file))
-    except RemoteEntryNotFoundError:
-        return None
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0]
-        raise OSError(f"{name}: neither a folder nor a model on the Hub ({reason})") from error

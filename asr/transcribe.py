@@ -15,13 +15,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from asr.audio.formats import AUDIO_SUFFIXES
+
 FORMATS = ("txt", "srt", "vtt", "tsv", "json")
 STREAMABLE = ("txt", "json")  # formats that standard output can have of several inputs
 LINE_LIMITS = ("max_line_width", "max_line_count", "max_words_per_line")
-AUDIO_SUFFIXES = frozenset(
-    ".aac .ac3 .aif .aifc .aiff .amr .au .avi .caf .flac .flv .m4a .m4b .mka .mkv .mov .mp2 .mp3 .mp4 "
-    ".mpeg .mpg .oga .ogg .opus .ra .snd .spx .w64 .wav .webm .wma .wmv".split()
-)
 
 DESCRIPTION = """Transcribe speech to text.
 

@@ -12,8 +12,9 @@ import numpy as np
 from asr.audio.errors import AudioError
 from asr.audio.io import SAMPLING_RATE, Source, from_array, resample, source_name, stream
 from asr.audio.segment import Segmenter, SpeechSegment
+from asr.loading import load_recogniser
 from asr.output.transcript import Segment, Transcript
-from asr.recogniser import DecodeOptions, Recogniser, load_recogniser
+from asr.recogniser import DecodeOptions, Recogniser
 
 POOL_BATCHES = 4  # batches gathered before their segments are sorted by length, so that little is padding
 
@@ -25,7 +26,7 @@ class Transcriber:
     """Transcribes recordings of any length: `Transcriber.from_pretrained()("talk.mp3").text`.
 
     Args:
-        recogniser: the model, see `asr.recogniser.load_recogniser`.
+        recogniser: the model, see `asr.loading.load_recogniser`.
         batch_size: segments recognised at once, of one recording or of several.
         options: how to decode, word times included.
         segmenter: finds the speech.

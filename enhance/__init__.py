@@ -10,12 +10,12 @@ _HOME = {
     "AdaptCRNConfig": "networks.adaptcrn",
     "AdaptiveConv2d": "networks.adaptive",
     "Denoiser": "denoiser",
-    "Enhancer": "enhancer",
+    "Enhancer": "networks.enhancer",
     "GTCRN": "networks.gtcrn",
     "GTCRNConfig": "networks.gtcrn",
     "StreamingDenoiser": "streaming",
     "adapt_convolutions": "networks.adaptive",
-    "load_enhancer": "enhancer",
+    "load_enhancer": "loading",
 }
 
 __all__ = list(_HOME)

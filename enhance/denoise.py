@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from enhance.denoiser import Denoiser
-    from enhance.enhancer import load_enhancer
+    from enhance.loading import load_enhancer
 
     if args.threads:
         torch.set_num_threads(args.threads)

@@ -1,4 +1,4 @@
-"""The streaming step as an ONNX graph, and an enhancer that runs it in onnxruntime.
+"""The streaming step as an ONNX graph, which `enhance.onnx_step` runs in onnxruntime.
 
     python -m enhance.export adaptcrn.onnx
     python -m enhance.denoise noisy.wav -o clean/ --model adaptcrn.onnx
@@ -105,62 +105,6 @@ def _gru(x, memory, params, has_biases, num_layers, dropout, train, bidirectiona
     return op.Reshape(y, axes(0, 0, -1)), last
 
 
-class OnnxEnhancer:
-    """The exported step behind the interface of `enhance.enhancer.Enhancer`, for one channel on a CPU.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ImportError: onnxruntime is not installed.
-    """
-
-    sampling_rate, fft_size, hop = 16_000, 512, 256
-
-    def __init__(self, path: str | Path, threads: int = 1):
-        import onnxruntime
-        import torch
-
-        if not Path(path).exists():
-            raise FileNotFoundError(f"{path}: no such file; write it with python -m enhance.export {path}")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = threads
-        self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        self.shapes = {i.name: i.shape for i in self.session.get_inputs() if i.name != "spectrum"}
-        self.device = torch.device("cpu")
-
-    def fold(self) -> OnnxEnhancer:
-        return self
-
-    def to(self, device: str) -> OnnxEnhancer:
-        return self
-
-    def initial_state(self, batch: int = 1) -> dict:
-        import numpy as np
-
-        return {name: np.zeros(shape, np.float32) for name, shape in self.shapes.items()}
-
-    def __call__(self, spectrum, state: dict | None = None):
-        """Spectrum [1, T, 257, 2] and the state before it -> enhanced spectrum, the state after it.
-
-        The state's entries are numpy arrays, as onnxruntime takes and gives them.
-
-        Raises:
-            ValueError: more than one channel.
-        """
-        import torch
-
-        if spectrum.shape[0] != 1:
-            raise ValueError(
-                f"{spectrum.shape[0]} channels; the ONNX step takes one: enhance them one by one"
-            )
-        feed = state or self.initial_state()
-        frames = []
-        for frame in spectrum.numpy().swapaxes(0, 1):
-            enhanced, *values = self.session.run(None, {"spectrum": frame[:, None], **feed})
-            feed = dict(zip(feed, values, strict=True))
-            frames.append(enhanced)
-        return torch.cat([torch.from_numpy(frame) for frame in frames], 1), feed
-
-
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m enhance.export",
@@ -171,7 +115,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--model", help="architecture, folder or hub id; the compact AdaptCRN when not given")
     args = parser.parse_args(argv)
 
-    from enhance.enhancer import load_enhancer
+    from enhance.loading import load_enhancer
 
     try:
         export_onnx(load_enhancer(args.model), args.output)

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from asr.audio.features import SAMPLING_RATE, stft
 from enhance.denoiser import Denoiser
-from enhance.enhancer import Enhancer
 from enhance.networks.adaptive import JointAttention
+from enhance.networks.enhancer import Enhancer
 
 LONGEST = 60.0  # seconds that a picture can show
 FLOOR_DB = -80.0  # below the loudest bin
@@ -54,7 +54,7 @@ def plot_enhancement(denoiser: Denoiser, source, path: str | Path) -> None:
     from asr.audio.io import atomic_path
 
     noisy = _first_minute(source)
-    with recorded_selections(denoiser.core.enhancer) as selections:
+    with recorded_selections(denoiser.engine.core.enhancer) as selections:
         enhanced = denoiser(noisy, SAMPLING_RATE)
     figure = Figure(figsize=(12, 9 if selections else 6), layout="constrained")
     FigureCanvasAgg(figure)

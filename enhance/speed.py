@@ -86,7 +86,7 @@ def streaming_factors(enhancer, seconds: float = 10.0, stft: bool = True) -> dic
     import numpy as np
     import torch
 
-    from enhance.streaming import OverlapAdd
+    from enhance.networks.overlap_add import OverlapAdd
 
     core = OverlapAdd(enhancer.fold())
     hops = int(seconds * enhancer.sampling_rate / enhancer.hop)
@@ -115,7 +115,7 @@ def offline_factor(enhancer, seconds: float = 30.0, repeats: int = 3) -> float:
     """Real-time factor of a whole recording, the best of a few runs."""
     import torch
 
-    from enhance.streaming import OverlapAdd
+    from enhance.networks.overlap_add import OverlapAdd
 
     core, wave = OverlapAdd(enhancer.fold()), 0.1 * torch.randn(1, int(seconds * enhancer.sampling_rate))
 
@@ -131,7 +131,7 @@ def measure(name: str | None) -> dict:
     """All numbers of the enhancer called `name` (see `enhance.load_enhancer`)."""
     import torch
 
-    from enhance.enhancer import load_enhancer
+    from enhance.loading import load_enhancer
 
     torch.set_num_threads(1)
     enhancer = load_enhancer(name)

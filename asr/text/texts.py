@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from asr.audio.formats import AUDIO_SUFFIXES
+
 
 def read_texts(path: str | Path) -> dict[str, str]:
     """Texts by id, of any layout named in the help of `asr.score`; lines without ids become "line 1" ...
@@ -64,8 +66,6 @@ def _json_rows(path: Path, lines: list[str]) -> Iterator[dict]:
 
 
 def _by_id(path: Path, rows: Iterable[dict]) -> dict[str, str]:
-    from asr.transcribe import AUDIO_SUFFIXES
-
     texts: dict[str, str] = {}
     for row in rows:
         id = str(row.get("id") or row.get("path") or "")

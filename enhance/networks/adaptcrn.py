@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from enhance.enhancer import Enhancer, State
 from enhance.networks.adaptive import JointAttention, KernelBank, slide
 from enhance.networks.bands import ErbBands, compress, magnitude, subbands
+from enhance.networks.enhancer import Enhancer
 from enhance.networks.layers import DualPathRNN, PReLU, run_stages
+from enhance.networks.overlap_add import State
 
 
 @dataclass(frozen=True)

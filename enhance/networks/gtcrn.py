@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from enhance.enhancer import Enhancer, State
 from enhance.networks.adaptive import JointAttention, KernelBank, slide
 from enhance.networks.bands import ErbBands, magnitude, subbands
+from enhance.networks.enhancer import Enhancer
 from enhance.networks.layers import DualPathRNN, PReLU, run_stages
+from enhance.networks.overlap_add import State
 
 DILATIONS = (1, 2, 5)  # in time, of the three blocks at the lowest resolution
 

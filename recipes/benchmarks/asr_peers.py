@@ -22,7 +22,8 @@ System = Callable[[np.ndarray], str]
 
 def our_system(decoder: str, model: str | None) -> System:
     """The recogniser on whole recordings, features included, with greedy or beam decoding."""
-    from asr.recogniser import DecodeOptions, load_recogniser
+    from asr.loading import load_recogniser
+    from asr.recogniser import DecodeOptions
 
     recogniser = load_recogniser(model, "cpu")
     options = DecodeOptions(decoder=decoder, word_timestamps=False)

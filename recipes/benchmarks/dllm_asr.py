@@ -234,7 +234,7 @@ def main(argv: list[str] | None = None) -> int:
     import torch
 
     from asr.audio.io import atomic_path
-    from asr.recogniser import load_recogniser
+    from asr.loading import load_recogniser
     from recipes.data.corpora import read_table
 
     torch.set_num_threads(1)

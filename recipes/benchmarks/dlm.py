@@ -267,7 +267,7 @@ def print_table(title: str, result: dict) -> None:
 
 def run(args: argparse.Namespace) -> dict:
     """Everything the program prints, as plain values."""
-    from asr.recogniser import load_recogniser
+    from asr.loading import load_recogniser
     from dlm import DenoisingLM
     from dlm.decoding import greedy
     from recipes.data.corpora import read_table

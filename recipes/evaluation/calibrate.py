@@ -20,7 +20,8 @@ import torch
 from asr.audio.io import atomic_path
 from asr.ctc.model import COMPACT
 from asr.ctc.timing import calibration_error, fit_calibration
-from asr.recogniser import DECODERS, DecodeOptions, load_recogniser
+from asr.loading import load_recogniser
+from asr.recogniser import DECODERS, DecodeOptions
 from recipes.data.corpora import Recording, read_table
 
 Scores = dict[str, list[tuple[float, bool]]]  # by speaker: raw confidence of a word and whether it is right

@@ -51,7 +51,8 @@ def recognise(system: System, table: Path, found: Path, batch: int, device: str)
     import numpy as np
     from tqdm import tqdm
 
-    from asr.recogniser import DecodeOptions, load_recogniser
+    from asr.loading import load_recogniser
+    from asr.recogniser import DecodeOptions
     from recipes.data.corpora import read_table
     from recipes.data.table_data import with_durations
 

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from asr.audio.io import atomic_path
 from asr.ctc.beam import BeamOptions, prefix_beam
 from asr.ctc.model import COMPACT
-from asr.recogniser import load_recogniser
+from asr.loading import load_recogniser
 from recipes.data.corpora import Recording, read_table
 
 

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from asr.audio.augment import seeded
 from asr.audio.features import SAMPLING_RATE, istft, stft
-from enhance.enhancer import ARCHITECTURES, Enhancer, load_enhancer
+from enhance.loading import ARCHITECTURES, load_enhancer
 from enhance.losses import enhancement_loss, si_snr
 from enhance.mixing import Mixer, MixtureConfig, list_recordings
+from enhance.networks.enhancer import Enhancer
 from recipes.data.pairs import PairStore
 from recipes.evaluation.evaluate_enhance import find_clips, paired_files, spread
 
@@ -158,10 +159,7 @@ class EnhanceTask:
 
 def create(config: object) -> Enhancer:
     """The network that a configuration describes, with fresh weights."""
-    from importlib import import_module
-
-    module, name = ARCHITECTURES[config.architecture]
-    return getattr(import_module(module), name)(config)
+    return ARCHITECTURES[config.architecture](config)
 
 
 def spectrum(wave: Tensor) -> Tensor:

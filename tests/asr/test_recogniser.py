@@ -5,13 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from asr.recogniser import (
-    CompactRecogniser,
-    DecodeOptions,
-    HFRecogniser,
-    PieceTokenizer,
-    load_recogniser,
-)
+from asr.loading import load_recogniser
+from asr.recogniser import CompactRecogniser, DecodeOptions, HFRecogniser, PieceTokenizer
 
 
 @pytest.fixture(scope="module")

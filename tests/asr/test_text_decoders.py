@@ -13,7 +13,8 @@ import torch
 
 from asr.ctc.ngram import NGram
 from asr.dllm.view import Figure, as_text
-from asr.recogniser import DecodeOptions, load_recogniser
+from asr.loading import load_recogniser
+from asr.recogniser import DecodeOptions
 from asr.text.tokenizer import Tokenizer
 from asr.text_decoders import DenoisingDecode, parse_choices
 

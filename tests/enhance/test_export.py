@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from enhance.enhancer import load_enhancer
+from enhance.loading import load_enhancer
 from enhance.networks.gtcrn import GTCRN, GTCRNConfig
-from enhance.streaming import OverlapAdd
+from enhance.networks.overlap_add import OverlapAdd
 
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
@@ -12,7 +12,8 @@ pytest.importorskip("onnxruntime")
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["adaptcrn", "gtcrn adaptive"])
 def test_onnx_step_equals_torch(name, adaptcrn, hum, tmp_path):
-    from enhance.export import OnnxEnhancer, export_onnx
+    from enhance.export import export_onnx
+    from enhance.onnx_step import OnnxEnhancer
 
     torch.manual_seed(1)
     model = adaptcrn if name == "adaptcrn" else GTCRN(GTCRNConfig(num_kernels=8)).eval()

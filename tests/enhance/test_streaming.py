@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from enhance.streaming import OverlapAdd, StreamingDenoiser
+from enhance.networks.overlap_add import OverlapAdd
+from enhance.streaming import StreamingDenoiser
 
 
 @pytest.mark.parametrize("sizes", [[1, 3, 700, 256, 512, 1000, 5, 0, 2523], [5000], [160] * 31 + [40]])

@@ -59,7 +59,8 @@ def test_no_slot_gives_the_empty_text(lm):
 
 
 def test_recogniser_without_a_language_model_says_so(tiny_ctc_model, tiny_denoiser):
-    from asr.recogniser import DecodeOptions, load_recogniser
+    from asr.loading import load_recogniser
+    from asr.recogniser import DecodeOptions
 
     options = DecodeOptions("dllm", decoder_model=str(tiny_denoiser["dllm"]), denoising={"search": "ngram"})
     with pytest.raises(ValueError, match="ngram.npz"):

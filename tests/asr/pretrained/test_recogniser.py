@@ -8,10 +8,11 @@ import soundfile
 import torch
 
 from asr.dllm.loop import DenoisingOptions, denoise
+from asr.loading import load_recogniser
 from asr.pretrained.config import LanguagePart, LargeASRConfig, LoRA, Part
 from asr.pretrained.model import LargeASR
 from asr.pretrained.recogniser import LargeDenoisingDecoder, LargeRecogniser, generate
-from asr.recogniser import DecodeOptions, load_recogniser
+from asr.recogniser import DecodeOptions
 from asr.text.tokenizer import Tokenizer
 from recipes.training.toy_parts import EMPTY, language_model, whisper
 

@@ -5,12 +5,12 @@ import pytest
 import torch
 from torch import nn
 
-from enhance.enhancer import load_enhancer
+from enhance.loading import load_enhancer
 from enhance.networks.adaptcrn import AdaptCRN, AdaptCRNConfig
 from enhance.networks.bands import ErbBands, compress, subbands
 from enhance.networks.gtcrn import GTCRN, GTCRNConfig
+from enhance.networks.overlap_add import OverlapAdd
 from enhance.speed import count_macs
-from enhance.streaming import OverlapAdd
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_unknown_models_are_named(saved_model, tmp_path, monkeypatch):
 
 
 def test_missing_shipped_weights_tell_how_to_make_them(monkeypatch, tmp_path):
-    monkeypatch.setattr("enhance.enhancer.WEIGHTS", tmp_path)
+    monkeypatch.setattr("enhance.networks.enhancer.WEIGHTS", tmp_path)
     with pytest.raises(FileNotFoundError, match="experiment=adaptcrn_compact"):
         AdaptCRN.from_pretrained(None)
 
@@ -183,5 +183,5 @@ def test_macs_by_hand():
 def test_memory_of_long_waveforms_is_bounded_by_steps(adaptcrn, hum, monkeypatch):
     wave = torch.from_numpy(hum(20_000))
     expected = OverlapAdd(adaptcrn).whole(wave)
-    monkeypatch.setattr("enhance.streaming.FRAMES_PER_STEP", 7)
+    monkeypatch.setattr("enhance.networks.overlap_add.FRAMES_PER_STEP", 7)
     np.testing.assert_allclose(OverlapAdd(adaptcrn).whole(wave), expected, atol=1e-5)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
-import json
-from importlib import import_module
 from pathlib import Path
 from typing import Self
 
@@ -15,11 +13,9 @@ from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from enhance.networks.adaptive import KernelBank
+from enhance.networks.overlap_add import OverlapAdd, State
 
-WEIGHTS = Path(__file__).parent / "weights"
-ARCHITECTURES = {"adaptcrn": ("enhance.networks.adaptcrn", "AdaptCRN"), "gtcrn": ("enhance.networks.gtcrn", "GTCRN")}
-
-State = dict[str, Tensor]
+WEIGHTS = Path(__file__).parents[1] / "weights"
 
 
 class Enhancer(nn.Module, PyTorchModelHubMixin):
@@ -53,8 +49,6 @@ class Enhancer(nn.Module, PyTorchModelHubMixin):
     @torch.inference_mode()
     def enhance(self, waveform: Tensor) -> Tensor:
         """A whole waveform [batch, samples] at 16 kHz, full scale 1, -> the enhanced waveform, same shape."""
-        from enhance.streaming import OverlapAdd  # streaming builds on this module
-
         return OverlapAdd(self).whole(waveform)
 
     def fold(self) -> Self:
@@ -97,55 +91,3 @@ def absorb_batch_norms(module: nn.Module) -> None:
         if isinstance(layer, KernelBank) and isinstance(norm, nn.BatchNorm2d):
             layer.absorb(norm)
             setattr(module, name, nn.Identity())
-
-
-def architecture_of(name: str | Path | None) -> str:
-    """The architecture behind whatever names an enhancer: its own name, a folder, a hub id; None is "adaptcrn".
-
-    Raises:
-        FileNotFoundError: no such folder or hub id.
-    """
-    if name is None or str(name) in ARCHITECTURES or str(name) == "l3se":
-        return str(name or "adaptcrn")
-    return "onnx" if str(name).endswith(".onnx") else _read_architecture(str(name))
-
-
-def load_enhancer(name: str | Path | None = None) -> Enhancer:
-    """The enhancer called by its architecture ("adaptcrn", "gtcrn"), or saved in a folder or under a hub id.
-
-    None and an architecture's name give the model that ships in the package. What a folder or hub id holds
-    is read from the `architecture` entry of its config.json. A file *.onnx runs in onnxruntime.
-
-    Raises:
-        FileNotFoundError: no such folder, hub id or shipped weights.
-        ValueError: the config names an architecture that is not known here.
-    """
-    if name is None or str(name) in ARCHITECTURES:
-        return _architecture(str(name or "adaptcrn")).from_pretrained(None)
-    if str(name).endswith(".onnx"):
-        from enhance.export import OnnxEnhancer
-
-        return OnnxEnhancer(name)
-    return _architecture(_read_architecture(str(name))).from_pretrained(name)
-
-
-def _architecture(name: str) -> type[Enhancer]:
-    if name not in ARCHITECTURES:
-        raise ValueError(f"architecture is {name!r}; known are {', '.join(ARCHITECTURES)}")
-    module, attribute = ARCHITECTURES[name]
-    return getattr(import_module(module), attribute)
-
-
-def _read_architecture(name: str) -> str:
-    path = Path(name) / "config.json"
-    if not path.exists():
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-        try:
-            path = hf_hub_download(name, "config.json")
-        except (HfHubHTTPError, HFValidationError, OSError) as error:
-            raise FileNotFoundError(
-                f"{name}: neither a folder with a config.json nor a hub id ({error})"
-            ) from error
-    return json.loads(Path(path).read_text()).get("architecture", "")

@@ -1,4 +1,4 @@
-"""`enhance.Denoiser` for L3-SE: whole recordings at any rate and channel count, in chunks."""
+"""The engine of L3-SE behind `enhance.Denoiser`: whole recordings at any rate and channel count, in chunks."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from asr.audio.io import resample
-from enhance.denoiser import Denoiser, Progress, checked
+from enhance.engine import Progress
 from enhance.l3se.system import L3SE
 
 
-class L3SEDenoiser(Denoiser):
+class WholeRecordings:
     """Speech is written anew between 0 and 8 kHz, so nothing of the input passes through.
 
     Args:
@@ -40,14 +40,10 @@ class L3SEDenoiser(Denoiser):
         return self.system.sampling_rate
 
     def stream(
-        self,
-        blocks: Iterable[np.ndarray],
-        sampling_rate: int,
-        progress: Progress | None = None,
-        name: str = "array",
+        self, blocks: Iterable[np.ndarray], sampling_rate: int, progress: Progress | None = None
     ) -> Iterator[np.ndarray]:
-        """The recording [samples, channels] in one piece; arguments as for `Denoiser.stream`."""
-        samples = np.concatenate(list(checked(blocks, sampling_rate, name)))
+        """The recording [samples, channels] in one piece; see `enhance.engine.Engine.stream`."""
+        samples = np.concatenate(list(blocks))
         channels = []
         for channel in np.ascontiguousarray(samples.T, np.float32):
             channels.append(self._channel(channel, sampling_rate))
