@@ -24,6 +24,10 @@ def load_recogniser(name: str | Path | None = None, device: str = "auto") -> CTC
         from asr.pretrained.recogniser import LargeRecogniser  # late, since transformers takes its time
 
         return LargeRecogniser(name, device)
+    if "branch" in config:
+        from asr.hybrid.recogniser import HybridRecogniser
+
+        return HybridRecogniser(name, device)
     if "model_type" not in config:
         return CompactRecogniser(name, device)
     kinds = config.get("architectures") or []

@@ -38,7 +38,7 @@ def longest(frames: int) -> int:
 def decode_greedily(model: Denoiser, speech: SpeechMemory) -> Decoded:
     """The most probable next token until the end of the text; finished utterances leave the batch."""
     batch = len(speech.frames)
-    limits = [longest(int(f)) for f in speech.frames]
+    limits = [min(longest(int(f)), model.most_tokens) for f in speech.frames]
     result = Decoded([[] for _ in range(batch)], [[] for _ in range(batch)], *(torch.zeros(2, batch, dtype=torch.long)))
     rows, cache = torch.arange(batch), TextCache()
     tokens = torch.full((batch, 1), START, device=speech.frames.device)
@@ -72,7 +72,7 @@ def decode_speculatively(model: Denoiser, speech: SpeechMemory, draft: list[int]
     token is taken, and the draft goes on behind it. The text is that of `decode_greedily`.
     """
     cache, tokens, confidences = TextCache(), [], []
-    limit, passes, computed = longest(int(speech.frames[0])), 0, 0
+    limit, passes, computed = min(longest(int(speech.frames[0])), model.most_tokens), 0, 0
     left, pending = list(draft), START
     while True:
         proposal = torch.tensor([[pending, *left]], device=speech.frames.device)

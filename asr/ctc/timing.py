@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 import torchaudio.functional
@@ -71,6 +72,35 @@ def align_words(
         following = spans[groups[number + 1][0]][0] * hop_seconds if number + 1 < len(groups) else limit
         raw = min(scores[i] for i in group)  # a word is as sure as its least sure piece
         words.append(Word(text, start, min(end + MAX_TAIL, max(following, end)), calibrated(raw, calibration)))
+    return words
+
+
+def align_text(
+    log_probabilities: Tensor,
+    text: str,
+    tokenizer,
+    hop_seconds: float,
+    calibration: tuple[float, float] = (1.0, 0.0),
+    scores: list[float] | None = None,
+) -> list[Word]:
+    """Words of any text, such as that of a decoder with another vocabulary; otherwise as `align_words`.
+
+    Args:
+        scores: log-probability of each word; None takes those of the alignment.
+    """
+    texts = text.split()
+    scores = [None] * len(texts) if scores is None else scores
+    spelled = [tokenizer.encode(word) for word in texts]
+    known = [i for i, tokens in enumerate(spelled) if tokenizer.decode(tokens)]
+    tokens = [token for i in known for token in spelled[i]]
+    aligned = iter(align_words(log_probabilities, tokens, tokenizer, hop_seconds, calibration))
+    words, end = [], 0.0
+    for i, (word, score) in enumerate(zip(texts, scores, strict=True)):
+        # A word of signs that the vocabulary lacks has no time of its own.
+        found = next(aligned) if i in known else Word(word, end, end, 0.0)
+        confidence = found.confidence if score is None else calibrated(score, calibration)
+        words.append(replace(found, text=word, confidence=confidence))
+        end = found.end
     return words
 
 

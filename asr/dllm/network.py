@@ -14,6 +14,7 @@ what CTC knows (`corrects`).
 from __future__ import annotations
 
 import dataclasses
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -192,6 +193,8 @@ class Denoiser(nn.Module, HubModel):
         tokenizer: JSON definition of the vocabulary, that of the recogniser it belongs to.
         decode: defaults of decoding that were chosen on held-out data (fields of `asr.text_decoders.DenoisingDecode`).
     """
+
+    most_tokens = sys.maxsize  # that fit behind the start of the text: any number, since positions rotate
 
     def __init__(self, sizes: dict, tokenizer: str | None = None, decode: dict | None = None):
         super().__init__()

@@ -15,6 +15,9 @@ from pathlib import Path
 WORD_MARK = "\u2581"  # stands before the first piece of each word, as in SentencePiece
 BLANK, MASK, END, NULL = "<blank>", "<mask>", "<end>", "<null>"
 SPECIAL = (BLANK, MASK, END, NULL)
+NORMALISED = "'abcdefghijklmnopqrstuvwxyz"
+WRITTEN = NORMALISED + "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,?!-%$"
+SIGNS = str.maketrans({"\u2018": "'", "\u2019": "'", "\u2014": ", ", "\u2013": "-", ";": ",", ":": ","})
 
 
 def normalise_text(text: str) -> str:
@@ -22,6 +25,12 @@ def normalise_text(text: str) -> str:
     text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
     text = re.sub(r"[^a-z' ]+", " ", text)
     return " ".join(word for word in text.split() if word.strip("'"))
+
+
+def written_text(text: str) -> str:
+    """Written English in the signs of the written vocabulary: dashes and colons become commas, quotes go."""
+    text = unicodedata.normalize("NFKD", text.translate(SIGNS)).encode("ascii", "ignore").decode()
+    return re.sub(r" +(?=[.,?!])", "", " ".join(re.sub(rf"[^{re.escape(WRITTEN)} ]", " ", text).split()))
 
 
 class Tokenizer:
@@ -41,14 +50,20 @@ class Tokenizer:
         self._characters = {c: i + 1 for i, c in enumerate(" 'abcdefghijklmnopqrstuvwxyz")}
 
     @classmethod
-    def train(cls, sentences: Iterable[str], vocabulary: int = 256) -> Tokenizer:
-        """Learn merges from normalised sentences; `vocabulary` counts the special tokens too."""
+    def train(cls, sentences: Iterable[str], vocabulary: int = 256, written: bool = False) -> Tokenizer:
+        """Learn merges from sentences; `vocabulary` counts the special tokens too.
+
+        Args:
+            sentences: normalised (`normalise_text`) or, with `written`, written English (`written_text`).
+            vocabulary: how many units.
+            written: keep capitals, digits and punctuation.
+        """
         from tokenizers import Tokenizer as Backend
         from tokenizers import models, pre_tokenizers, trainers
 
         backend = Backend(models.BPE())
         backend.pre_tokenizer = pre_tokenizers.Metaspace(replacement=WORD_MARK)
-        alphabet = list("'abcdefghijklmnopqrstuvwxyz") + [WORD_MARK]
+        alphabet = [*(WRITTEN if written else NORMALISED), WORD_MARK]
         trainer = trainers.BpeTrainer(
             vocab_size=vocabulary,
             special_tokens=list(SPECIAL),

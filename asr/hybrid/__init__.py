@@ -1,0 +1,1 @@
+"""The hybrid recogniser: speech encoder and text decoder that start from Whisper, and a CTC branch."""

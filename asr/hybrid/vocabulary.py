@@ -1,0 +1,88 @@
+"""The decoder's vocabulary: the tokens of Whisper's that English needs, behind four special ones.
+
+Whisper's byte-level pairs are kept where they occur in a corpus, with all pairs that they are merged from, so the
+smaller vocabulary spells every text (rare words in more pieces) and a kept token keeps its embedding.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+
+from asr.text.tokenizer import SPECIAL
+
+
+class WrittenTokenizer:
+    """Byte-level pairs over written English: capitals, punctuation and digits, any Unicode.
+
+    A text is encoded with a space in front, as Whisper does; `blank_id`, `mask_id`, `end_id` and `null_id` are those
+    of `asr.tokenizer.Tokenizer`.
+    """
+
+    blank_id, mask_id, end_id, null_id = range(len(SPECIAL))
+    word_mark = "\u0120"  # how byte-level pairs write a space
+
+    def __init__(self, definition: str):
+        """`definition` is the JSON text of a byte-level `tokenizers.Tokenizer` whose first ids are `SPECIAL`."""
+        from tokenizers import Tokenizer as Backend
+
+        self._backend = Backend.from_str(definition)
+        self.pieces = [self._backend.id_to_token(i) for i in range(self._backend.get_vocab_size())]
+
+    @property
+    def definition(self) -> str:
+        """JSON text from which the tokenizer can be made again."""
+        return self._backend.to_str()
+
+    def __len__(self) -> int:
+        return len(self.pieces)
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text."""
+        return self._backend.encode(" " + text.strip(), add_special_tokens=False).ids
+
+    def encode_batch(self, texts: list[str]) -> list[list[int]]:
+        """Token ids of many texts, on all cores."""
+        return [e.ids for e in self._backend.encode_batch([" " + t.strip() for t in texts], add_special_tokens=False)]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of token ids; special tokens are skipped."""
+        return self._backend.decode([i for i in ids if i >= len(SPECIAL)]).strip()
+
+    def starts_word(self, token: int) -> bool:
+        return self.pieces[token].startswith(self.word_mark)
+
+
+def cut_vocabulary(whisper: str, sentences: Iterable[str], at_least: int = 5) -> tuple[WrittenTokenizer, list[int]]:
+    """The smaller vocabulary and Whisper's id of each of its tokens (-1 for the special ones).
+
+    Args:
+        whisper: JSON text of Whisper's `tokenizer.json`.
+        sentences: written English.
+        at_least: how often a token must occur to be kept.
+    """
+    from tokenizers import Tokenizer as Backend
+    from tokenizers import decoders, models, pre_tokenizers
+
+    model = json.loads(whisper)["model"]
+    vocabulary = model["vocab"]
+    merges = [tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in model["merges"]]
+    parents = {"".join(pair): pair for pair in reversed(merges)}
+    source = Backend.from_str(whisper)
+    counts: Counter[str] = Counter()
+    for encoding in source.encode_batch([" " + s.strip() for s in sentences], add_special_tokens=False):
+        counts.update(encoding.tokens)
+    kept = {token for token in vocabulary if token not in parents and len(token) == 1}
+    waiting = [token for token, count in counts.items() if count >= at_least and token in vocabulary]
+    while waiting:
+        token = waiting.pop()
+        if token not in kept:
+            kept.add(token)
+            waiting += parents[token]
+    ordered = sorted(kept, key=vocabulary.__getitem__)
+    ids = {token: number for number, token in enumerate([*SPECIAL, *ordered])}
+    backend = Backend(models.BPE(ids, [pair for pair in merges if "".join(pair) in kept]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    return WrittenTokenizer(backend.to_str()), [-1] * len(SPECIAL) + [vocabulary[token] for token in ordered]

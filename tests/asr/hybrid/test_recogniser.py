@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+import torch
+
+from asr.hybrid.recogniser import HybridRecogniser
+from asr.loading import load_recogniser
+from asr.recogniser import DecodeOptions
+
+
+@pytest.fixture(scope="module")
+def recogniser(hybrid_folder):
+    return load_recogniser(hybrid_folder, "cpu")
+
+
+def noise(seconds: float, seed: int = 0) -> np.ndarray:
+    return (np.random.default_rng(seed).standard_normal(int(16_000 * seconds)) * 0.1).astype(np.float32)
+
+
+def certain(recogniser, text: str, gap: int = 2) -> torch.Tensor:
+    """CTC log-probabilities that say a text for sure, a unit every `gap` frames."""
+    units = recogniser.tokenizer.encode(text)
+    path = [token for unit in units for token in (unit, *[0] * (gap - 1))]
+    return torch.nn.functional.one_hot(torch.tensor(path), len(recogniser.tokenizer)).float().mul(20).log_softmax(-1)
+
+
+def test_a_folder_with_a_branch_is_a_hybrid(recogniser):
+    assert isinstance(recogniser, HybridRecogniser)
+
+
+@pytest.mark.parametrize("decoder", ["greedy", "beam", "ar"])
+def test_every_decoder_gives_one_utterance_a_wave(recogniser, decoder):
+    waves = [noise(0.7), noise(1.3, 1)]
+    utterances = recogniser.transcribe_batch(waves, DecodeOptions(decoder))
+    assert len(utterances) == 2
+    for wave, utterance in zip(waves, utterances, strict=True):
+        assert [w.text for w in utterance.words] == utterance.text.split()
+        for word in utterance.words:
+            assert 0 <= word.start <= word.end <= len(wave) / 16_000 + 0.05
+            assert 0 <= word.confidence <= 1
+
+
+def test_a_decoder_that_the_model_lacks_is_refused(recogniser):
+    with pytest.raises(ValueError, match="it has greedy, beam, ar"):
+        recogniser.transcribe_batch([noise(0.5)], DecodeOptions("fused"))
+
+
+def test_text_that_ctc_does_not_support_is_dropped(recogniser):
+    text = recogniser.model.tokenizer
+    written = text.encode("The cat sat on the mat.")
+    sure = [0.9] * len(written)
+    blank = torch.zeros(50, len(recogniser.tokenizer))
+    blank[:, 0] = 20
+    assert recogniser._supported(written, sure, blank.log_softmax(-1)).text == ""
+    said = certain(recogniser, "The cat sat on a mat.")
+    assert recogniser._supported(written, sure, said).text == "The cat sat on the mat."
+    loop = text.encode("The cat " * 12)
+    assert recogniser._supported(loop, [0.9] * len(loop), said).text == "The cat sat on a mat."
+
+
+def test_words_of_a_written_text_have_its_own_scores_and_times(recogniser):
+    from asr.ctc.timing import align_text
+
+    frames = certain(recogniser, "The cat sat.")
+    words = align_text(frames, "The cat sat.", recogniser.tokenizer, 0.04, scores=[-0.1, -0.7, -0.2])
+    assert [w.text for w in words] == ["The", "cat", "sat."]
+    assert [round(w.confidence, 2) for w in words] == [0.9, 0.5, 0.82]
+    assert words[0].start < words[1].start < words[2].start
+
+
+@pytest.mark.parametrize("compute_type", ["bfloat16", "int8"])
+def test_shorter_numbers_hear_nearly_the_same(hybrid_folder, compute_type):
+    exact = HybridRecogniser(hybrid_folder, compute_type="float32").listen([noise(1.0)]).posteriors[0]
+    rounded = HybridRecogniser(hybrid_folder, compute_type=compute_type).listen([noise(1.0)]).posteriors[0]
+    assert (exact.exp() - rounded.exp()).abs().max() < 0.05
+
+
+def test_an_unknown_compute_type_is_named(hybrid_folder):
+    with pytest.raises(ValueError, match="int4"):
+        HybridRecogniser(hybrid_folder, compute_type="int4")
