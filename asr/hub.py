@@ -15,6 +15,7 @@ from typing import Self
 
 from huggingface_hub import PyTorchModelHubMixin
 
+from asr import eight_bits
 from asr.audio.io import atomic_path
 
 
@@ -30,6 +31,20 @@ class HubModel(PyTorchModelHubMixin):
     def save_half(self, folder: str | Path) -> None:
         """`save_pretrained` with the floating-point weights in half precision; loading restores float32."""
         copy.deepcopy(self).half().save_pretrained(folder)
+
+    def save_eight_bits(self, folder: str | Path) -> None:
+        """`save_pretrained` with the matrices in 8 bits (`asr.eight_bits`); loading restores float32."""
+        self.save_half(folder)
+        with atomic_path(Path(folder) / "model.safetensors") as partial:
+            eight_bits.save(self.state_dict(), partial)
+
+    @classmethod
+    def _load_as_safetensor(cls, model: Self, model_file: str, map_location: str, strict: bool) -> Self:
+        state = eight_bits.load(model_file, map_location)
+        if state is None:
+            return super()._load_as_safetensor(model, model_file, map_location, strict)
+        model.load_state_dict(state, strict=strict)
+        return model.eval()
 
 
 @dataclass

@@ -19,7 +19,7 @@ BELOW = {
 }
 # Rooms of asr from the ground up: each may import those before it, and what is in none of them may import all.
 FLOORS = (
-    ("asr.audio", "asr.text", "asr.output", "asr.hub", "asr.compat"),
+    ("asr.audio", "asr.text", "asr.output", "asr.hub", "asr.eight_bits", "asr.compat"),
     ("asr.ctc",),
     ("asr.dllm",),
     ("asr.ar",),
