@@ -16,9 +16,12 @@ LEVELS = 127
 
 
 def quantised(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights and scales of a state dict; scales are [rows]."""
-    result = {}
+    """Weights and scales of a state dict; scales are [rows]. A weight of two names is kept once."""
+    result, seen = {}, set()
     for name, value in state.items():
+        if value.data_ptr() in seen:
+            continue
+        seen.add(value.data_ptr())
         if not value.is_floating_point():
             result[name] = value.contiguous()
         elif name.endswith("weight") and value.ndim > 1:

@@ -41,25 +41,24 @@ def decode_greedily(model: Denoiser, speech: SpeechMemory) -> Decoded:
     limits = [min(longest(int(f)), model.most_tokens) for f in speech.frames]
     result = Decoded([[] for _ in range(batch)], [[] for _ in range(batch)], *(torch.zeros(2, batch, dtype=torch.long)))
     rows, cache = torch.arange(batch), TextCache()
+    running = [True] * batch
     tokens = torch.full((batch, 1), START, device=speech.frames.device)
-    while len(rows):
-        probabilities = _next(model, tokens, speech, cache)[:, -1]
-        best = probabilities.max(-1)
-        result.passes[rows] += 1
-        keep = []
-        for i, (row, token, sure) in enumerate(
-            zip(rows.tolist(), best.indices.tolist(), best.values.tolist(), strict=True)
-        ):
+    while any(running):
+        if sum(running) <= len(rows) // 2:  # copying what stays costs more than a few rows too many
+            index = torch.tensor([i for i, row in enumerate(rows.tolist()) if running[row]])
+            rows, speech, tokens = rows[index], speech.rows(index), tokens[index]
+            cache.rows(index)
+        best = _next(model, tokens, speech, cache)[:, -1].max(-1)
+        for row, token, sure in zip(rows.tolist(), best.indices.tolist(), best.values.tolist(), strict=True):
+            if not running[row]:
+                continue
+            result.passes[row] += 1
             if token == END or len(result.tokens[row]) >= limits[row]:
+                running[row] = False
                 continue
             result.tokens[row].append(token)
             result.confidences[row].append(sure)
-            keep.append(i)
-        if len(keep) < len(rows):
-            index = torch.tensor(keep, dtype=torch.long)
-            rows, speech = rows[index], speech.rows(index)
-            cache.rows(index)
-        tokens = best.indices[keep, None]
+        tokens = best.indices[:, None]
     result.token_forwards = result.passes.clone()
     return result
 

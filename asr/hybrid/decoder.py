@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from asr.dllm.network import SpeechMemory, TextCache
@@ -58,6 +57,8 @@ class TextDecoder(nn.Module):
         self.positions = nn.Parameter(torch.zeros(sizes.longest, sizes.width))
         self.layers = nn.ModuleList(DecoderLayer(sizes) for _ in range(sizes.layers))
         self.norm = nn.LayerNorm(sizes.width)
+        self.output = nn.Linear(sizes.width, sizes.vocabulary, bias=False)
+        self.output.weight = self.embedding.weight
 
     @property
     def most_tokens(self) -> int:
@@ -67,6 +68,7 @@ class TextDecoder(nn.Module):
     def remember(self, hidden: Tensor, lengths: Tensor) -> SpeechMemory:
         """The speech cache of encoder output [batch, frames, width] with lengths [batch]."""
         pairs = [layer.speech.keys_values(hidden) for layer in self.layers]
+        pairs = [(k.contiguous(), v.contiguous()) for k, v in pairs]  # or every step copies them
         valid = torch.arange(hidden.shape[1], device=hidden.device) < lengths[:, None]
         mask = None if bool(valid.all()) else valid[:, None, None, :]
         return SpeechMemory([k for k, _ in pairs], [v for _, v in pairs], mask, lengths)
@@ -95,7 +97,7 @@ class TextDecoder(nn.Module):
 
     def logits(self, x: Tensor) -> Tensor:
         """Last layer's states [..., width] -> logits [..., vocabulary]."""
-        return F.linear(self.norm(x), self.embedding.weight)
+        return self.output(self.norm(x))
 
     def denoise(self, tokens: Tensor, speech: SpeechMemory) -> Tensor:
         """Logits [batch, n, vocabulary] of the next token behind every position of tokens [batch, n]."""

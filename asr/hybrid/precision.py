@@ -1,16 +1,17 @@
-"""Number formats of inference on a CPU: what `--compute_type` chooses.
+"""Number formats of inference: what `--compute_type` chooses.
 
     float32    exact, the slowest
-    bfloat16   products in half the bits; fast where the processor has instructions for them
-    int8       weights of linear layers in 8 bits, activations quantised as they come
+    bfloat16   weights and products in half the bits; fast where the processor has instructions for them
+    int8       weights of linear layers in 8 bits, activations quantised as they come; on a CPU
 
-"auto" times one linear layer of the model's own size in each and takes the fastest; on a GPU it is bfloat16.
+"auto" times one linear layer of the model's size in each and takes the fastest; on a GPU it is bfloat16.
 """
 
 from __future__ import annotations
 
-import contextlib
+import copy
 import time
+import warnings
 from collections.abc import Callable
 from functools import cache
 
@@ -20,8 +21,8 @@ from torch import nn
 COMPUTE_TYPES = ("auto", "float32", "bfloat16", "int8")
 
 
-def prepare(model: nn.Module, compute_type: str, device: str) -> str:
-    """Convert a model in place for a compute type; returns the type that was chosen.
+def converted(model: nn.Module, compute_type: str, device: str) -> nn.Module:
+    """The model for a compute type; its `compute_type` says which was chosen.
 
     Raises:
         ValueError: the type is unknown, or is int8 on a GPU.
@@ -34,25 +35,20 @@ def prepare(model: nn.Module, compute_type: str, device: str) -> str:
     if compute_type == "auto":
         compute_type = fastest() if on_cpu else "bfloat16"
     if compute_type == "int8":
-        quantise(model)
-    return compute_type
-
-
-def computing(compute_type: str, device: str):
-    """Context in which a model of that compute type runs."""
-    if compute_type == "bfloat16":
-        return torch.autocast(torch.device(device).type, torch.bfloat16)
-    return contextlib.nullcontext()
+        model = quantised(model)
+    elif compute_type == "bfloat16":
+        model = model.bfloat16()
+    model.compute_type = compute_type
+    return model
 
 
 @cache
-def fastest(width: int = 384, frames: int = 500) -> str:
+def fastest(width: int = 384, frames: int = 300) -> str:
     """The compute type in which this processor multiplies [frames, width] by [width, 4 width] fastest."""
-    x = torch.randn(frames, width)
-    layer = nn.Linear(width, 4 * width)
-    seconds = {"float32": _seconds(lambda: layer(x))}
-    half, half_x = nn.Linear(width, 4 * width).bfloat16(), x.bfloat16()
-    seconds["bfloat16"] = _seconds(lambda: half(half_x))
+    x, layer = torch.randn(frames, width), nn.Linear(width, 4 * width)
+    inputs = {"float32": x, "bfloat16": x.bfloat16(), "int8": x}
+    layers = {name: converted(nn.Sequential(copy.deepcopy(layer)), name, "cpu") for name in inputs}
+    seconds = {name: _seconds(lambda name=name: layers[name](inputs[name])) for name in inputs}
     return min(seconds, key=seconds.__getitem__)
 
 
@@ -68,8 +64,10 @@ def _seconds(run: Callable[[], object], times: int = 5) -> float:
     return best
 
 
-def quantise(model: nn.Module) -> None:
-    """Replace the linear layers of a model by dynamically quantised ones, in place."""
+def quantised(model: nn.Module) -> nn.Module:
+    """The model with its linear layers dynamically quantised."""
     from torch.ao.quantization import quantize_dynamic
 
-    quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8, inplace=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what a later torch replaces
+        return quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8, inplace=True)

@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from asr.ar.greedy import decode_greedily
 from asr.ar.rescoring import TextScorer
 from asr.ctc.beam import BeamOptions, Hypothesis, best_path, prefix_beam
 from asr.ctc.ngram import NGram
 from asr.ctc.timing import align_text
-from asr.dllm.network import SpeechMemory
 from asr.hub import model_file
 from asr.hybrid.model import HybridModel
-from asr.hybrid.precision import computing, prepare
+from asr.hybrid.precision import converted
 from asr.recogniser import DecodeOptions, Utterance
 
 DECODERS = ("greedy", "beam", "ar")
@@ -27,9 +27,11 @@ DECODERS = ("greedy", "beam", "ar")
 
 @dataclass
 class Heard:
-    """What the model makes of a batch: the speech cache and CTC log-probabilities [frames, units] of each wave."""
+    """What the model makes of a batch: encoder output [batch, frames, width], its lengths [batch], and the CTC
+    log-probabilities [steps, units] of each wave."""
 
-    memory: SpeechMemory
+    hidden: Tensor
+    lengths: Tensor
     posteriors: list[Tensor]
 
 
@@ -46,8 +48,8 @@ class HybridRecogniser:
     default_decoder = "ar"
 
     def __init__(self, name: str | Path, device: str = "cpu", compute_type: str = "auto"):
-        self.model = HybridModel.from_pretrained(name).to(device).eval()
-        self.compute_type = prepare(self.model, compute_type, device)
+        model = HybridModel.from_pretrained(name).to(device).eval()
+        self.model = converted(model, compute_type, device)
         self.device = device
         self.tokenizer = self.model.units
         self.calibration = self.model.calibration
@@ -62,12 +64,17 @@ class HybridRecogniser:
     @torch.inference_mode()
     def listen(self, waves: list[np.ndarray]) -> Heard:
         """Encoder and CTC branch on a batch of waves [samples] at 16 kHz."""
-        features, lengths = self.model.features([torch.from_numpy(np.ascontiguousarray(wave)) for wave in waves])
-        with computing(self.compute_type, self.device):
-            hidden, frames, posteriors, steps = self.model(features.to(self.device), lengths.to(self.device))
-            memory = self.model.decoder.remember(hidden, frames)
-        posteriors = posteriors.float().cpu()
-        return Heard(memory, [row[:n] for row, n in zip(posteriors, steps.tolist(), strict=True)])
+        tensors = [torch.from_numpy(np.ascontiguousarray(wave)) for wave in waves]
+        # One by one an utterance stays in a CPU's cache and nothing is padding; a GPU wants them all at once.
+        groups = [[wave] for wave in tensors] if torch.device(self.device).type == "cpu" else [tensors]
+        hidden, posteriors = [], []
+        for group in groups:
+            features, lengths = (part.to(self.device) for part in self.model.features(group))
+            states, frames, log_probabilities, steps = self.model(features, lengths)
+            hidden += [row[:n] for row, n in zip(states, frames.tolist(), strict=True)]
+            posteriors += [row[:n].cpu() for row, n in zip(log_probabilities, steps.tolist(), strict=True)]
+        lengths = torch.tensor([len(row) for row in hidden], device=self.device)
+        return Heard(pad_sequence(hidden, batch_first=True), lengths, posteriors)
 
     def hypotheses(self, heard: Heard, options: DecodeOptions) -> list[list[Hypothesis]]:
         """Hypotheses of each utterance, best first.
@@ -104,8 +111,8 @@ class HybridRecogniser:
 
     def _write(self, heard: Heard) -> list[Hypothesis]:
         """The decoder's own text of each utterance, where CTC supports it; else the draft."""
-        with computing(self.compute_type, self.device):
-            written = decode_greedily(self.model.decoder, heard.memory)
+        decoder = self.model.decoder
+        written = decode_greedily(decoder, decoder.remember(heard.hidden, heard.lengths))
         return [
             self._supported(tokens, confidences, frames)
             for tokens, confidences, frames in zip(

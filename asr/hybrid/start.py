@@ -52,6 +52,7 @@ def from_whisper(
     start = embedding[whole.convert_tokens_to_ids("<|notimestamps|>")]
     special = [end, embedding.mean(0), end, start]  # blank (unused), mask, end, null: the last starts the text
     decoder["embedding.weight"] = torch.cat((torch.stack(special), embedding[kept[len(special) :]]))
+    decoder["output.weight"] = decoder["embedding.weight"]
     model.decoder.load_state_dict(decoder)
     return model
 
