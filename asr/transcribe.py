@@ -8,14 +8,13 @@
 from __future__ import annotations
 
 import argparse
-import glob
-import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from asr.audio.formats import AUDIO_SUFFIXES
+from asr.console.inputs import expand_inputs
+from asr.console.outputs import name_outputs
+from asr.console.program import FAILED, UsageError, complain, emit, json_text, printable, program, reason
 
 FORMATS = ("txt", "srt", "vtt", "tsv", "json")
 STREAMABLE = ("txt", "json")  # formats that standard output can have of several inputs
@@ -31,6 +30,7 @@ EPILOG = """exit status: 0 all good, 1 some inputs failed (a line each on standa
 2 wrong usage, 130 interrupted"""
 
 
+@program
 def main(argv: list[str] | None = None) -> int:
     """Run the program with its arguments; returns the exit status."""
     parser = make_parser()
@@ -38,17 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _run(args)
     except UsageError as error:
-        parser.error(str(error))
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader of standard output has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-
-
-class UsageError(Exception):
-    """The arguments ask for what cannot be; the message says why."""
+        parser.error(printable(str(error)))
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -109,72 +99,41 @@ def _run(args: argparse.Namespace) -> int:
     if several_files and not targets:
         raise UsageError(f"-f {args.output_format} makes several files here: say where with -o")
     for failure in failures:
-        print(failure, file=sys.stderr)
+        complain(failure)
     if not inputs:
-        return 1
+        return FAILED
     transcriber, limits = _build(args)
     with _progress_bar(inputs) as bar:
 
         def failed(source, error):
             failures.append(str(error))
-            bar.write(str(error), file=sys.stderr)
+            complain(error)
 
         for source, transcript in transcriber.transcribe_many(inputs, failed, bar.update):
             if args.verbose:
-                bar.write(_log(source, transcript), file=sys.stderr, end="")
+                _log(source, transcript)
             if not targets:
-                result = _printed(source, transcript, limits, args, len(inputs) > 1)
-                bar.write(result, file=sys.stdout, end="")
-                sys.stdout.flush()
+                with bar.external_write_mode(file=sys.stdout):
+                    emit(_printed(source, transcript, limits, args, len(inputs) > 1))
                 continue
             try:
                 _write_files(transcript, limits, targets[source])
             except OSError as error:
-                failed(source, f"{source}: its transcript cannot be written ({error})")
-    return 1 if failures else 0
-
-
-def expand_inputs(arguments: list[str]) -> tuple[dict[str, Path], list[str]]:
-    """Files behind the arguments, each with the relative path its output has, and what was not found.
-
-    Folders are searched for audio files, in depth; what is named twice is taken once.
-    """
-    inputs: dict[str, Path] = {}
-    failures: list[str] = []
-    for argument in arguments:
-        if argument == "-":
-            inputs[argument] = Path("stdin")
-        elif os.path.isdir(argument):
-            files = (path for path in Path(argument).rglob("*") if path.is_file())
-            found = sorted(path for path in files if path.suffix.lower() in AUDIO_SUFFIXES)
-            inputs |= {str(path): path.relative_to(argument) for path in found}
-            if not found:
-                failures.append(f"{argument}: no audio files in this folder")
-        elif not os.path.lexists(argument) and glob.has_magic(argument):
-            found = sorted(path for path in glob.glob(argument, recursive=True) if os.path.isfile(path))
-            inputs |= {path: Path(Path(path).name) for path in found}
-            if not found:
-                failures.append(f"{argument}: no file matches this pattern")
-        else:  # a missing file is reported by the one who tries to read it
-            inputs[argument] = Path(Path(argument).name)
-    return inputs, failures
+                failed(source, f"{source}: its transcript cannot be written ({reason(error)})")
+    return FAILED if failures else 0
 
 
 def _targets(inputs: dict[str, Path], args: argparse.Namespace) -> dict[str, dict[str, Path]]:
     """Output path of every input and format."""
     formats = FORMATS if args.output_format == "all" else (args.output_format,)
-    stems: dict[Path, str] = {}
-    for source, path in inputs.items():
-        stem = args.output_dir / path.with_suffix("")
-        if stem in stems:
-            raise UsageError(f"{stems[stem]} and {source} would both be written to {stem}.{formats[0]}: "
-                             "transcribe them into different folders")
-        stems[stem] = source
+    stems, remarks = name_outputs(inputs, args.output_dir, lambda path: path.with_suffix(""), spare=len(".json"))
+    for remark in remarks:
+        complain(remark)
     try:
         args.output_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"-o {args.output_dir}: cannot make this folder ({error.strerror})") from None
-    return {source: {name: Path(f"{stem}.{name}") for name in formats} for stem, source in stems.items()}
+    return {source: {name: Path(f"{stem}.{name}") for name in formats} for source, stem in stems.items()}
 
 
 def _build(args: argparse.Namespace):
@@ -211,7 +170,7 @@ def _build(args: argparse.Namespace):
             transcriber.recogniser.on_denoised = _denoising_view(args, transcriber.recogniser.tokenizer)
     except (ValueError, OSError, ImportError, RuntimeError, AssertionError) as error:
         # torch raises the last two for a device that is not there.
-        raise UsageError(str(error).strip().splitlines()[0]) from error
+        raise UsageError(reason(error)) from error
     return transcriber, limits
 
 
@@ -264,12 +223,13 @@ def _printed(source, transcript, limits, args, several: bool) -> str:
     if not several:
         return WRITERS[args.output_format](transcript, limits)
     if args.output_format == "json":
-        return json.dumps({"path": source, **transcript.as_dict()}, ensure_ascii=False) + "\n"
-    return f"{source}\t{transcript.text}\n"
+        return json_text({"path": source, **transcript.as_dict()})
+    return f"{printable(source)}\t{transcript.text}\n"
 
 
-def _log(source, transcript) -> str:
-    return "".join(f"{source} [{s.start:8.2f} --> {s.end:8.2f}] {s.text}\n" for s in transcript.segments)
+def _log(source, transcript) -> None:
+    for s in transcript.segments:
+        complain(f"{source} [{s.start:8.2f} --> {s.end:8.2f}] {s.text}")
 
 
 def _progress_bar(inputs):

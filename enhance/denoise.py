@@ -1,11 +1,13 @@
 """Remove noise from recordings of speech.
 
     python -m enhance.denoise noisy.wav interview.mp3 -o clean/
+    python -m enhance.denoise noisy.wav -o clean.wav
+    python -m enhance.denoise recordings/ 'more/*.flac' -o clean/
     python -m enhance.denoise - < noisy.wav > clean.wav
     arecord -t raw -f S16_LE -r 16000 | python -m enhance.denoise - --raw | aplay -t raw -f S16_LE -r 16000
 
-Any sampling rate and channel count; the output has the same rate, channels and length. WAV and FLAC stay what
-they are, everything else becomes WAV. Formats that only ffmpeg reads become mono at 48 kHz.
+Any sampling rate, channel count and bit depth; the output has the same, and the same length. WAV and FLAC stay what
+they are, everything else becomes WAV.
 Exit code: 0 all done, 1 some inputs failed and the rest is done, 2 wrong usage, 130 interrupted.
 """
 
@@ -13,9 +15,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-KEPT_SUFFIXES = {".wav", ".flac"}
+from asr.audio.formats import is_audio
+from asr.console.inputs import expand_inputs
+from asr.console.outputs import name_outputs
+from asr.console.program import FAILED, OutputError, UsageError, complain, emit_bytes, program, reason
+
+KEPT_SUFFIXES = (".wav", ".flac")
 RAW_BLOCK = 256  # samples of 16 bits: one hop of 16 ms
 
 
@@ -25,12 +33,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("audio", nargs="+", metavar="IN", help="recordings; - is standard input")
+    parser.add_argument("audio", nargs="+", metavar="IN", help="files, folders, patterns, or - for standard input")
     parser.add_argument(
-        "-o", "--output_dir", type=Path, metavar="DIR", help="folder of the enhanced recordings"
+        "-o", "--output", "--output_dir", type=Path, metavar="OUT",
+        help="folder of the enhanced recordings; of a single one also a .wav or .flac file",
     )
     parser.add_argument(
-        "--model", metavar="NAME", help="architecture (adaptcrn, l3se), folder or hub id; default: the compact AdaptCRN"
+        "--model", metavar="NAME", help="adaptcrn, or the folder or hub id of a model (default: the compact AdaptCRN)"
     )
     parser.add_argument(
         "--attenuation_limit", type=float, metavar="DB", help="remove at most this much; 0 changes nothing"
@@ -49,99 +58,114 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, help="CPU threads")
     args = parser.parse_args(argv)
     piped = args.audio == ["-"]
-    if args.output_dir is None and not piped:
-        parser.error("-o DIR is needed, unless the only input is -")
-    if args.raw and (not piped or args.output_dir):
+    if args.output is None and not piped:
+        parser.error("-o OUT is needed, unless the only input is -")
+    if args.raw and (not piped or args.output):
         parser.error("--raw works from standard input to standard output: give - as the only input and no -o")
-    if args.plot and args.output_dir is None:
-        parser.error("--plot needs -o DIR to write to")
+    if args.plot and args.output is None:
+        parser.error("--plot needs -o to write to")
     if args.attenuation_limit is not None and not args.attenuation_limit >= 0:
         parser.error(f"--attenuation_limit is {args.attenuation_limit} dB; it must be 0 or more")
-    if args.output_dir is not None:
-        _check_targets(parser, args)
+    if args.threads is not None and args.threads < 1:
+        parser.error(f"--threads is {args.threads}; it must be at least 1")
     return args
 
 
-def _check_targets(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    targets: dict[Path, str] = {}
-    for source in args.audio:
-        target = target_of(source, args.output_dir)
-        if target in targets:
-            parser.error(f"{targets[target]} and {source} would both be written to {target}")
-        if source != "-" and target.exists() and target.samefile(source):
-            parser.error(f"{source} would be overwritten; choose another folder with -o")
-        targets[target] = source
+def targets_of(inputs: dict[str, Path], output: Path) -> dict[str, Path]:
+    """Where the enhanced version of each input goes.
+
+    Raises:
+        UsageError: a recording would be overwritten, or `output` cannot hold what it should.
+    """
+    if is_audio(output) and not output.is_dir():
+        if output.suffix.lower() not in KEPT_SUFFIXES:
+            raise UsageError(f"-o {output}: {output.suffix} cannot be written; choose .wav or .flac")
+        if len(inputs) > 1:
+            raise UsageError(f"-o {output}: names one file, but there are {len(inputs)} inputs; give a folder")
+        targets = {source: output for source in inputs}
+    else:
+        targets, remarks = name_outputs(inputs, output, _enhanced_name)
+        for remark in remarks:
+            complain(remark)
+    for source, target in targets.items():
+        if source != "-" and target.exists() and Path(source).exists() and target.samefile(source):
+            raise UsageError(f"{source} would be overwritten; choose another place with -o")
+    return targets
 
 
-def target_of(source: str, folder: Path) -> Path:
-    """Where the enhanced version of a source goes."""
-    path = Path("stdin.wav" if source == "-" else source)
-    suffix = path.suffix if path.suffix.lower() in KEPT_SUFFIXES else ".wav"
-    return folder / f"{path.stem}{suffix}"
+def _enhanced_name(path: Path) -> Path:
+    return path if path.suffix.lower() in KEPT_SUFFIXES else path.with_suffix(".wav")
 
 
+@program
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     try:
         return run(args)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader of a pipe went away
-        sys.stderr.close()
-        return 1
+    except UsageError as error:
+        complain(f"python -m enhance.denoise: error: {error}")
+        return 2
 
 
 def run(args: argparse.Namespace) -> int:
+    piped = args.output is None
+    inputs, failures = ({"-": Path("-")}, []) if piped else expand_inputs(args.audio)
+    targets = {} if piped else targets_of(inputs, args.output)
+    for failure in failures:
+        complain(failure)
+    if not inputs:
+        return FAILED
+    denoiser = _load(args)
+    if args.raw:
+        from enhance.loading import load_enhancer
+
+        _live(load_enhancer(args.model), args.attenuation_limit)
+        return 0
+    if piped:
+        return 0 if _reported("-", lambda: _pipe(denoiser)) else FAILED
+    done = [_reported(source, _work(denoiser, source, target, args.plot)) for source, target in targets.items()]
+    return 0 if all(done) and not failures else FAILED
+
+
+def _load(args: argparse.Namespace):
     import torch
 
     from enhance.denoiser import Denoiser
-    from enhance.loading import load_enhancer
 
     if args.threads:
         torch.set_num_threads(args.threads)
     try:
-        denoiser = Denoiser.from_pretrained(
-            args.model, attenuation_limit=args.attenuation_limit, device=args.device
-        )
+        denoiser = Denoiser.from_pretrained(args.model, attenuation_limit=args.attenuation_limit, device=args.device)
     except (OSError, ValueError, ImportError, RuntimeError, AssertionError) as error:  # last two: no such device
-        print(f"cannot load the model: {str(error).splitlines()[0]}", file=sys.stderr)
-        return 2
+        raise UsageError(f"the model cannot be loaded: {reason(error)}") from error
     if (args.raw or args.plot) and not denoiser.streams:
-        print(f"{args.model} enhances whole recordings and has no frames: leave out --raw and --plot", file=sys.stderr)
-        return 2
-    if args.raw:
-        _live(load_enhancer(args.model), args.attenuation_limit)
-        return 0
-    if args.output_dir is None:
-        return int(not _reported("stdin", lambda: _pipe(denoiser)))
-    done = [_one_file(denoiser, source, args) for source in args.audio]
-    return int(not all(done))
+        raise UsageError(f"{args.model} enhances whole recordings and has no frames: leave out --raw and --plot")
+    return denoiser
 
 
-def _one_file(denoiser, source: str, args: argparse.Namespace) -> bool:
-    target = target_of(source, args.output_dir)
+def _work(denoiser, source: str, target: Path, plot: bool) -> Callable[[], None]:
+    """The whole of what is done with one input."""
 
     def work() -> None:
         with _progress(source) as bar:
             denoiser.denoise_file(source, target, bar.update)
-        if args.plot:
+        if plot:
             from enhance.plot import plot_enhancement
 
             plot_enhancement(denoiser, source, target.with_suffix(".png"))
 
-    return _reported(source, work)
+    return work
 
 
-def _reported(source: str, work) -> bool:
+def _reported(source: str, work: Callable[[], None]) -> bool:
     """Whether the work succeeded; one line on standard error where it did not."""
     try:
         work()
+    except (BrokenPipeError, OutputError):
+        raise
     except (OSError, ValueError, ImportError) as error:
-        if isinstance(error, BrokenPipeError):
-            raise
-        message = str(error).splitlines()[0]
-        print(message if message.startswith(source) else f"{source}: {message}", file=sys.stderr)
+        name, message = "stdin" if source == "-" else source, reason(error)
+        complain(message if message.startswith(f"{name}:") else f"{name}: {message}")
         return False
     return True
 
@@ -159,15 +183,14 @@ def _progress(source: str):
 
 def _pipe(denoiser) -> None:
     """Standard input to standard output as WAV files; the header needs the length, so the output is spooled."""
-    import shutil
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "out.wav"
         denoiser.denoise_file("-", target)
         with open(target, "rb") as file:
-            shutil.copyfileobj(file, sys.stdout.buffer)
-    sys.stdout.buffer.flush()
+            while block := file.read(1 << 20):
+                emit_bytes(block)
 
 
 def _live(enhancer, attenuation_limit: float | None) -> None:
@@ -178,13 +201,12 @@ def _live(enhancer, attenuation_limit: float | None) -> None:
 
     denoiser = StreamingDenoiser(enhancer, attenuation_limit=attenuation_limit)
     skip = denoiser.latency
-    source, sink = sys.stdin.buffer, sys.stdout.buffer
+    source = sys.stdin.buffer
 
     def write(samples: np.ndarray) -> None:
         nonlocal skip
         kept, skip = samples[skip:], max(0, skip - len(samples))
-        sink.write(np.clip(np.round(kept * 32768), -32768, 32767).astype("<i2").tobytes())
-        sink.flush()
+        emit_bytes(np.clip(np.round(kept * 32768), -32768, 32767).astype("<i2").tobytes())
 
     while data := source.read(2 * RAW_BLOCK):
         write(denoiser.process(np.frombuffer(data[: len(data) // 2 * 2], "<i2").astype(np.float32) / 32768))

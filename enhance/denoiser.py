@@ -12,6 +12,7 @@ from torch import Tensor
 from enhance.engine import Engine, FrameByFrame, Progress
 from enhance.loading import architecture_of, load_enhancer
 from enhance.networks.enhancer import Enhancer
+from enhance.streaming import floating
 
 FALLBACK_RATE = 48_000  # Hz, of formats that only ffmpeg reads
 
@@ -71,7 +72,7 @@ class Denoiser:
         if isinstance(audio, str | Path):
             sampling_rate = sampling_rate or self.sampling_rate
             audio = load(audio, sampling_rate)
-        samples = _floating(np.asarray(audio))
+        samples = floating(np.asarray(audio))
         if samples.ndim not in (1, 2) or not samples.size:
             raise AudioError(
                 f"array: shape {samples.shape}; pass [samples] or [channels, samples], not empty"
@@ -93,20 +94,18 @@ class Denoiser:
 
         Raises:
             asr.audio.AudioError: one line that starts with the name of the source.
+            OSError: the target cannot be written.
         """
-        import soundfile
+        from asr.audio.io import source_name
+        from enhance.writing import RecordingWriter
 
-        from asr.audio.io import atomic_path, source_name
-
-        target = Path(target)
-        with decoded(source) as (rate, blocks), atomic_path(target) as temporary:
+        with decoded(source) as (rate, blocks):
             outputs = self.stream(blocks, rate, progress, source_name(source))
             first = next(outputs)
-            options = {"format": target.suffix[1:].upper(), "samplerate": rate, "channels": first.shape[1]}
-            with soundfile.SoundFile(temporary, "w", **options) as file:
-                file.write(first)
+            with RecordingWriter(target, rate, first.shape[1]) as writer:
+                writer.write(first)
                 for block in outputs:
-                    file.write(block)
+                    writer.write(block)
 
     def stream(
         self,
@@ -160,10 +159,3 @@ def decoded(source) -> Iterator[tuple[int, Iterator[np.ndarray]]]:
         yield decode(file, name, FALLBACK_RATE)
 
 
-def _floating(samples: np.ndarray) -> np.ndarray:
-    """Integer samples to full scale 1; floating-point ones as float32."""
-    if samples.dtype.kind in "iu":
-        limits = np.iinfo(samples.dtype)
-        middle = (int(limits.max) + int(limits.min) + 1) / 2  # unsigned samples rest at half their range
-        return ((samples.astype(np.float64) - middle) / (limits.max - middle + 1)).astype(np.float32)
-    return samples.astype(np.float32)

@@ -14,6 +14,15 @@ from enhance.networks.enhancer import Enhancer
 from enhance.networks.overlap_add import OverlapAdd
 
 
+def floating(samples: np.ndarray) -> np.ndarray:
+    """Integer samples to full scale 1; floating-point ones as float32."""
+    if samples.dtype.kind in "iu":
+        limits = np.iinfo(samples.dtype)
+        middle = (int(limits.max) + int(limits.min) + 1) / 2  # unsigned samples rest at half their range
+        return ((samples.astype(np.float64) - middle) / (limits.max - middle + 1)).astype(np.float32)
+    return samples.astype(np.float32)
+
+
 class StreamingDenoiser:
     """Live denoising at 16 kHz in blocks of any size: n samples in, n samples out, `latency` samples late.
 
@@ -55,12 +64,14 @@ class StreamingDenoiser:
         self._ready = np.zeros((self.channels, self.latency - self.core.hop), np.float32)
 
     def process(self, block: np.ndarray) -> np.ndarray:
-        """Samples [n] or [channels, n], full scale 1 -> as many enhanced samples, same shape.
+        """Samples [n] or [channels, n] -> as many enhanced samples, float32 full scale 1, same shape.
+
+        Integers, such as the int16 of sound cards, are scaled to full scale 1.
 
         Raises:
             ValueError: another number of channels than the denoiser was made for, or NaN or infinity.
         """
-        samples = np.atleast_2d(np.asarray(block, np.float32))
+        samples = np.atleast_2d(floating(np.asarray(block)))
         if samples.shape[0] != self.channels:
             raise ValueError(
                 f"the block has {samples.shape[0]} channels; this denoiser was made for {self.channels}"

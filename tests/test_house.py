@@ -10,12 +10,13 @@ PACKAGES = ("kernels", "asr", "enhance", "dlm", "recipes")
 BELOW = {
     "kernels": (),
     "asr.audio": (),
-    "asr": ("asr.audio",),
+    "asr.console": ("asr.audio",),
+    "asr": ("asr.audio", "asr.console"),
     "enhance.networks": ("kernels",),
-    "enhance": ("asr.audio", "kernels", "enhance.networks", "enhance.l3se"),
-    "enhance.l3se": ("asr", "asr.audio", "kernels", "enhance.networks", "enhance"),
-    "dlm": ("asr", "asr.audio", "enhance"),
-    "recipes": PACKAGES + ("asr.audio", "enhance.networks", "enhance.l3se"),
+    "enhance": ("asr.audio", "asr.console", "kernels", "enhance.networks", "enhance.l3se"),
+    "enhance.l3se": ("asr", "asr.audio", "asr.console", "kernels", "enhance.networks", "enhance"),
+    "dlm": ("asr", "asr.audio", "asr.console", "enhance"),
+    "recipes": PACKAGES + ("asr.audio", "asr.console", "enhance.networks", "enhance.l3se"),
 }
 # Rooms of asr from the ground up: each may import those before it, and what is in none of them may import all.
 FLOORS = (

@@ -1,6 +1,15 @@
 """Names of audio files."""
 
+import os
+from pathlib import Path
+
 AUDIO_SUFFIXES = frozenset(
-    ".aac .ac3 .aif .aifc .aiff .amr .au .avi .caf .flac .flv .m4a .m4b .mka .mkv .mov .mp2 .mp3 .mp4 "
-    ".mpeg .mpg .oga .ogg .opus .ra .snd .spx .w64 .wav .webm .wma .wmv".split()
+    ".3ga .3gp .aac .ac3 .aif .aifc .aiff .amr .ape .au .avi .caf .dts .eac3 .flac .flv .m2ts .m4a .m4b .m4v .mka .mkv "
+    ".mov .mp2 .mp3 .mp4 .mpeg .mpg .mts .oga .ogg .ogv .opus .ra .rm .snd .spx .ts .tta .w64 .wav .webm .wma .wmv "
+    ".wv".split()
 )
+
+
+def is_audio(name: str | os.PathLike) -> bool:
+    """Whether the extension is that of a recording."""
+    return Path(name).suffix.lower() in AUDIO_SUFFIXES

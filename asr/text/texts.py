@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from asr.audio.formats import AUDIO_SUFFIXES
+from asr.audio.formats import is_audio
 
 
 def read_texts(path: str | Path) -> dict[str, str]:
@@ -69,7 +69,7 @@ def _by_id(path: Path, rows: Iterable[dict]) -> dict[str, str]:
     texts: dict[str, str] = {}
     for row in rows:
         id = str(row.get("id") or row.get("path") or "")
-        if Path(id).suffix.lower() in AUDIO_SUFFIXES:
+        if is_audio(id):
             id = Path(id).stem
         if not id:
             raise ValueError(f"{path}: a row has neither id nor path")

@@ -1,0 +1,85 @@
+"""Enhanced recordings on disk: they appear whole or not at all, and what prevents it is said."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from asr.audio.io import atomic_path
+from asr.console.program import reason
+
+
+class RecordingWriter:
+    """Writes blocks of one recording: `with RecordingWriter("clean.wav", 48_000, 2) as writer: writer.write(block)`.
+
+    Args:
+        target: path; its extension names the format.
+        sampling_rate: in Hz.
+        channels: how many.
+        subtype: sample format as soundfile names it, "PCM_24" for one; None is the format's usual one.
+
+    Raises:
+        OSError: the target cannot be written (no permission, a full disk ...); the message says why.
+    """
+
+    def __init__(self, target: str | Path, sampling_rate: int, channels: int, subtype: str | None = None):
+        self.target = Path(target)
+        container = self.target.suffix[1:].upper()
+        if subtype and not soundfile.check_format(container, subtype):
+            subtype = "PCM_24"  # FLAC has no floating point and no 32 bits
+        self._format = {"format": container, "samplerate": sampling_rate, "channels": channels, "subtype": subtype}
+
+    def __enter__(self) -> RecordingWriter:
+        with _blaming(self.target), ExitStack() as stack:
+            temporary = stack.enter_context(atomic_path(self.target))
+            self._sink = stack.enter_context(_Sink(temporary, "w+"))
+            stack.callback(self._sink.check)  # of what closing writes
+            self._sound = stack.enter_context(soundfile.SoundFile(self._sink, "w", **self._format))
+            self._stack = stack.pop_all()
+        return self
+
+    def write(self, block: np.ndarray) -> None:
+        """Append samples [samples, channels], full scale 1."""
+        with _blaming(self.target):
+            self._sound.write(block)
+            self._sink.check()
+
+    def __exit__(self, kind, error, trace) -> None:
+        if error is not None:
+            self._stack.__exit__(kind, error, trace)
+            return
+        with _blaming(self.target):
+            self._stack.__exit__(None, None, None)
+
+
+class _Sink(io.FileIO):
+    """A file that remembers its first error, which libsndfile would call "System error"."""
+
+    error: OSError | None = None
+
+    def write(self, data) -> int:
+        size, rest = len(data), memoryview(data)
+        try:
+            while rest and not self.error:
+                rest = rest[super().write(rest) :]
+        except OSError as error:
+            self.error = error
+        return size
+
+    def check(self) -> None:
+        if self.error:
+            raise self.error
+
+
+@contextmanager
+def _blaming(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, soundfile.SoundFileError) as error:
+        cause = error.strerror if isinstance(error, OSError) and error.strerror else reason(error)
+        raise OSError(f"{target} cannot be written ({cause})") from None
