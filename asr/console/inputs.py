@@ -9,6 +9,7 @@ from pathlib import Path
 
 from asr.audio.formats import is_audio
 
+
 def expand_inputs(arguments: list[str]) -> tuple[dict[str, Path], list[str]]:
     """Files behind the arguments, each with its path relative to what was named, and a line for what was not found.
 
