@@ -8,20 +8,20 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from asr.text.texts import pair, read_texts
+from asr.console.program import complain, emit, json_text, printable, program
+from asr.text.texts import pair, read_pair
 
-EPILOG = """files: one text per line; "id text" (trans.txt); a table of tab-separated columns whose header has
-"text" and "id" or "path"; "id<TAB>text"; JSON lines with these names; or a folder of .txt files.
-Utterances are paired by id (an audio path counts by its stem), by line where there are none. A missing
-hypothesis counts as deleted, hypotheses without a reference are left out; both are reported on standard
-error."""
+EPILOG = """files: one text a line; "id text" (Kaldi, LibriSpeech) or "text (id)" (sclite .trn); "id<TAB>text"; a table
+separated by tabs or commas whose header has "text" and "id" or "path"; JSON, an array or an object a line, with these
+names or NeMo's; what asr.transcribe -f json writes; or a folder of .txt, .trn or .json files. What a file is taken for
+is said on standard error. Utterances are paired by id (an audio path counts by its stem), by line where there are none.
+A missing hypothesis counts as deleted, hypotheses without a reference are left out; both are reported."""
 
 REMARKS = {
     "missing": "without a hypothesis (all words count as deleted)",
@@ -204,31 +204,33 @@ def _plain(value: float) -> float | None:
     return None if value != value else value
 
 
-def _print(result: dict) -> None:
-    print(f"{result['utterances']} utterances, {result['scores'][0]['words']} reference words")
+def _as_text(result: dict) -> str:
+    lines = [f"{result['utterances']} utterances, {result['scores'][0]['words']} reference words"]
     for score in result["scores"]:
         low, high = map(_percent, score["interval"])
-        print(
-            f"\nnormaliser: {score['normaliser']}\n"
-            f"  WER {_percent(score['wer'])} (95 % bootstrap interval {low} to {high})\n"
+        lines += [
+            f"\nnormaliser: {score['normaliser']}",
+            f"  WER {_percent(score['wer'])} (95 % bootstrap interval {low} to {high})",
             f"  {score['substitutions']} substitutions, {score['insertions']} insertions, "
-            f"{score['deletions']} deletions in {score['words']} words\n"
-            f"  CER {_percent(score['cer'])}"
-        )
+            f"{score['deletions']} deletions in {score['words']} words",
+            f"  CER {_percent(score['cer'])}",
+        ]
     if speakers := result.get("speakers"):
         width = max(7, *map(len, speakers))
-        print(f"\n{'speaker':{width}}  utterances   words   WER raw   WER normalised")
+        lines.append(f"\n{'speaker':{width}}  utterances   words   WER raw   WER normalised")
         for speaker, row in speakers.items():
             rates = f"{_percent(row['wer']):>8}  {_percent(row['wer_normalised']):>15}"
-            print(f"{speaker:{width}}  {row['utterances']:10}  {row['words']:6}  {rates}")
+            lines.append(f"{speaker:{width}}  {row['utterances']:10}  {row['words']:6}  {rates}")
     for utterance in result["worst"]:
-        print(f"\n{utterance['id']}: {utterance['errors']} errors\n{utterance['alignment']}")
+        lines.append(f"\n{utterance['id']}: {utterance['errors']} errors\n{utterance['alignment']}")
+    return "\n".join(lines) + "\n"
 
 
 def _percent(rate: float | None) -> str:
     return "undefined" if rate is None else f"{100 * rate:.2f} %"
 
 
+@program
 def main(argv: list[str] | None = None) -> int:
     """Run the program with its arguments; returns the exit status."""
     parser = argparse.ArgumentParser(
@@ -243,18 +245,16 @@ def main(argv: list[str] | None = None) -> int:
     option("--json", action="store_true", help="print everything as one JSON object")
     args = parser.parse_args(argv)
     try:
-        references, hypotheses = read_texts(args.reference), read_texts(args.hypothesis)
+        references, hypotheses = read_pair(args.reference, args.hypothesis)
+        for path, texts in ((args.reference, references), (args.hypothesis, hypotheses)):
+            complain(f"{path}: {texts.layout}")
         result = report(references, hypotheses, args.by_speaker, args.worst)
     except ValueError as error:
-        parser.error(str(error))
+        parser.error(printable(str(error)))
     for kind, remark in REMARKS.items():
         if ids := result[kind]:
-            shown = ", ".join(ids[:5]) + (" ..." if len(ids) > 5 else "")
-            print(f"{len(ids)} {remark}: {shown}", file=sys.stderr)
-    if args.json:
-        print(json.dumps(result, ensure_ascii=False, indent=2))
-    else:
-        _print(result)
+            complain(f"{len(ids)} {remark}: {', '.join(ids[:5])}{' ...' if len(ids) > 5 else ''}")
+    emit(json_text(result, indent=2) if args.json else _as_text(result))
     return 0
 
 

@@ -6,13 +6,20 @@ import numpy as np
 import pytest
 
 from asr.score import bootstrap_interval, error_counts, main, paired_bootstrap, whisper_normaliser
-from asr.text.texts import read_texts
+from asr.text.texts import read_pair, read_texts
 
 FILES = {
     "trans.txt": "1-2-0001 HELLO WORLD\n1-2-0002 GOOD BYE\n",
     "table.tsv": "id\tspeaker\ttext\n1-2-0001\t1\tHELLO WORLD\n1-2-0002\t1\tGOOD BYE\n",
     "paths.tsv": "path\ttext\na/1-2-0001.flac\tHELLO WORLD\nb/1-2-0002.mp3\tGOOD BYE\n",
     "pairs.txt": "x/1-2-0001.wav\tHELLO WORLD\nx/1-2-0002.wav\tGOOD BYE\n",
+    "kaldi.txt": "1-2-0001 HELLO  WORLD\n\n1-2-0002 GOOD\u00a0BYE\n",
+    "sclite.trn": ";; a comment\nHELLO WORLD (1-2-0001)\nGOOD BYE (1-2-0002)\n",
+    "table.csv": '\ufeffpath,text\r\n"a/1-2-0001.flac","HELLO WORLD"\r\nb/1-2-0002.mp3,GOOD BYE\r\n',
+    "common_voice.tsv": "client_id\tpath\tsentence\n9\t1-2-0001.mp3\tHELLO WORLD\n9\t1-2-0002.mp3\tGOOD BYE\n",
+    "array.json": '[{"id": "1-2-0001", "text": "HELLO WORLD"}, {"id": "1-2-0002", "text": "GOOD BYE"}]',
+    "nemo.json": '{"audio_filepath": "x/1-2-0001.wav", "duration": 1.0, "text": "HELLO WORLD"}\n'
+    '{"audio_filepath": "x/1-2-0002.wav", "duration": 1.0, "text": "GOOD BYE", "pred_text": "good boy"}\n',
     "lines.jsonl": '{"id": "1-2-0001", "text": "HELLO WORLD"}\n{"path": "1-2-0002.wav", "text": "GOOD BYE"}',
 }
 
@@ -37,8 +44,10 @@ def test_plain_lines_and_folders(tmp_path):
     ("content", "message"),
     [
         ('{"id": "a", "text": "x"}\n{broken\n', "line 2 is not JSON"),
-        ("a-1 x\na-1 y\n", "occurs twice"),
+        ("1-2-0001 x\n1-2-0001 y\n", "occurs twice"),
         ('{"text": "x"}\n', "neither id nor path"),
+        ('{"id": "a", "txt": "x"}\n', "has no text"),
+        ('id,text\na,hello, there\n', "put texts that hold commas between quotes"),
         (b"\xff\xfe\xff", "not UTF-8"),
         (None, "cannot be read"),
     ],
@@ -49,6 +58,53 @@ def test_bad_files(tmp_path, content, message):
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ValueError, match=message):
         read_texts(path)
+
+
+def test_words_that_hold_digits_are_no_ids(tmp_path):
+    content = "mid-90s the music was loud\ncovid-19 is over\n24-hour 9-5 shifts\nak-47 b2b 1990s\n"
+    (tmp_path / "a.txt").write_text(content)
+    assert read_texts(tmp_path / "a.txt")["line 1"] == "mid-90s the music was loud"
+    (tmp_path / "a.txt").write_text("[laughter] yes\n[noise] no\n")
+    assert read_texts(tmp_path / "a.txt")["line 2"] == "[noise] no"
+
+
+def test_first_words_in_another_order_are_ids(tmp_path):
+    (tmp_path / "r.txt").write_text("ann hello there\nbob good day\n")
+    (tmp_path / "h.txt").write_text("bob good day\nann hello there\n")
+    references, hypotheses = read_pair(tmp_path / "r.txt", tmp_path / "h.txt")
+    assert references == hypotheses == {"ann": "hello there", "bob": "good day"}
+    assert "first word of a line is its id" in references.layout
+
+
+def test_lines_end_at_newlines_only(tmp_path):
+    (tmp_path / "a.txt").write_text("one\u2028two\x85three\x0bfour\nfive\n", encoding="utf-8")
+    assert read_texts(tmp_path / "a.txt") == {"line 1": "one two three four", "line 2": "five"}
+    rows = '{"id": "a", "text": "one\u2028two"}\n{"id": 0, "text": null}\n'
+    (tmp_path / "b.jsonl").write_text(rows, encoding="utf-8")
+    assert read_texts(tmp_path / "b.jsonl") == {"a": "one two", "0": ""}
+
+
+def test_transcripts_of_our_own(tmp_path):
+    transcript = '{\n "text": "hello world",\n "segments": [],\n "duration": 1.0\n}\n'
+    (tmp_path / "out").mkdir()
+    for name in ("a.json", "b.json"):
+        (tmp_path / "out" / name).write_text(transcript)
+    assert read_texts(tmp_path / "out") == {"a": "hello world", "b": "hello world"}
+    assert read_texts(tmp_path / "out" / "a.json") == {"a": "hello world"}
+
+
+def test_hypotheses_of_nemo_are_what_was_recognised(tmp_path):
+    (tmp_path / "m.json").write_text('{"audio_filepath": "a.wav", "text": "good day", "pred_text": "good die"}\n')
+    references, hypotheses = read_pair(tmp_path / "m.json", tmp_path / "m.json")
+    assert (references["a"], hypotheses["a"]) == ("good day", "good die")
+
+
+def test_names_that_are_no_text_are_ids_and_texts_are_utf8(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"caf\xe9.wav\thello\nb.wav\tworld\n")
+    assert list(read_texts(tmp_path / "a.txt").values()) == ["hello", "world"]
+    (tmp_path / "a.txt").write_bytes(b"caf\xe9\n")
+    with pytest.raises(ValueError, match="not UTF-8"):
+        read_texts(tmp_path / "a.txt")
 
 
 def test_error_counts_of_known_cases():
@@ -133,6 +189,7 @@ def test_command_line_as_a_process(files):
     )
     assert done.returncode == 0
     assert "WER 66.67 %" in done.stdout and "WER 50.00 %" in done.stdout and "CER" in done.stdout
+    assert f"{files[0]}: the first word of a line is its id\n" in done.stderr
     assert "1 without a hypothesis" in done.stderr and "1 without a reference" in done.stderr
     command = [sys.executable, "-m", "asr.score", files[0], "nowhere"]
     wrong = subprocess.run(command, capture_output=True, text=True)
@@ -143,8 +200,8 @@ def test_command_line_as_a_process(files):
     ("reference", "hypothesis", "message"),
     [
         ("a\nb\n", "a\n", "2 lines of references and 1 of hypotheses"),
-        ("a-1 x\n", "b-1 x\n", "no id in common"),
-        ("", "a-1 x\n", "no references"),
+        ("1-2-01 x\n", "1-2-02 x\n", "no id in common"),
+        ("", "1-2-01 x\n", "no references"),
     ],
 )
 def test_files_that_cannot_be_paired(tmp_path, capsys, reference, hypothesis, message):

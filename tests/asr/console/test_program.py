@@ -51,7 +51,8 @@ def test_status_and_result():
 def test_a_full_output_is_one_line():
     for result in ("emit('text')", "emit_bytes(b'text')", "print('text')"):
         status, messages = shell(f"{result}; return 0", "> /dev/full")
-        assert (status, messages) == (1, "standard output: No space left on device\n"), result
+        assert status == 1 and len(messages.splitlines()) == 1, result
+        assert messages.endswith("No space left on device\n") and ("print" in result or "standard output" in messages)
 
 
 def test_closed_streams():
@@ -85,8 +86,8 @@ def test_signals_leave_no_temporary_file(tmp_path, number, status):
             time.sleep(60)
         return 0
     """
-    # A shell's background jobs ignore SIGINT, and so would the child.
-    process = start(body, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    # A shell's background jobs ignore SIGINT, those of nohup SIGHUP, and so would the child.
+    process = start(body, preexec_fn=lambda: signal.signal(number, signal.SIG_DFL))
     assert process.stdout.read(5) == b"ready"
     started = time.monotonic()
     process.send_signal(number)
