@@ -1,0 +1,9 @@
+"""Work on corpora larger than one machine: rows in, parts out, one process or a Ray cluster in between.
+
+storage.py  files at any fsspec address, written whole or not at all
+rows.py     what IN may be: tables, folders, lhotse cuts, Parquet, text
+parts.py    groups of rows with a name of their own, what is done already, the results
+works.py    what is done to the rows of a part
+run.py      one worker, the plain loop, Ray
+report.py   progress and the summary
+"""

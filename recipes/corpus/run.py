@@ -1,0 +1,130 @@
+"""One worker, and two ways to keep workers busy: a plain loop in this process, and Ray Data."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator
+
+from recipes.corpus.job import Job
+from recipes.corpus.parts import Plan, Results, Row
+from recipes.corpus.storage import Folder
+from recipes.corpus.works import Work, about
+
+LOCAL_OBJECT_STORE = 100_000_000  # bytes; what passes through it are spans and reports
+
+
+class Worker:
+    """Holds the model of one process and turns the parts of a plan into files.
+
+    A part is worked on again row by row where it fails as a whole, so that one recording that the model chokes on does
+    not take the others with it.
+    """
+
+    def __init__(self, job: Job, work: type[Work]):
+        import torch
+
+        torch.set_num_threads(max(1, int(job.cpus)))
+        out = Folder(job.out)
+        self.results = Results(out, job.format, work.columns)
+        self.plan = Plan(out, spans=())
+        self.work = work(job, out)
+
+    def __call__(self, span: dict) -> dict:
+        """Make the part at {start, stop} of the plan, unless it is there; returns what `report` says of it."""
+        started = time.perf_counter()
+        name, rows = self.plan.part(span["start"], span["stop"])
+        if self.results.folder.exists(name):
+            results = self.results.read(name)
+        else:
+            results = self._results(rows)
+            self.results.write(name, results)
+        return report(results, time.perf_counter() - started)
+
+    def _results(self, rows: list[Row]) -> list[Row]:
+        try:
+            return self.work(rows)
+        except (RuntimeError, OSError):
+            if len(rows) == 1:
+                raise
+        results, failures = [], []
+        for row in rows:
+            try:
+                results += self.work([row])
+            except (RuntimeError, OSError) as error:
+                failures.append(error)
+                message = str(error).partition("\n")[0]
+                results.append({**about(row), "error": f"{row['id']}: {type(error).__name__}: {message}"})
+        if len(failures) == len(rows):
+            raise failures[0]  # no recording is to blame
+        return results
+
+
+def report(results: list[Row], busy: float) -> dict:
+    """What the driver is told of a part: rows, seconds of audio, error messages, seconds of work."""
+    errors = [row["error"] for row in results if row["error"]]
+    seconds = sum(row["seconds"] or 0.0 for row in results if not row["error"])
+    return {"rows": len(results), "seconds": seconds, "errors": errors, "busy": busy}
+
+
+def run_plain(job: Job, plan: Plan, work: type[Work]) -> Iterator[dict]:
+    """Reports of all parts of a plan, made one after the other in this process."""
+    worker = Worker(job, work)
+    for start, stop in plan.spans.tolist():
+        yield worker({"start": start, "stop": stop})
+
+
+def run_ray(job: Job, plan: Plan, work: type[Work]) -> Iterator[dict]:
+    """Reports of all parts of a plan, made by workers of a Ray cluster, as they come.
+
+    Ray Data starts the workers again when they or their node die and gives their parts to others; a part that was
+    written but not reported is found and not made again.
+    """
+    ray = _import_ray()
+    workers = _connect(ray, job)
+    workers = min(workers, len(plan.spans))
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = context.print_on_execution_start = False
+    spans = [{"start": start, "stop": stop} for start, stop in plan.spans.tolist()]
+    data = ray.data.from_items(spans, override_num_blocks=len(spans))  # a part is a task
+    pool = ray.data.ActorPoolStrategy(
+        min_size=1, max_size=workers, initial_size=workers, max_tasks_in_flight_per_actor=2
+    )
+    data = data.map(Worker, fn_constructor_args=[job, work], compute=pool, num_cpus=job.cpus, num_gpus=job.gpus)
+    try:
+        for batch in data.iter_batches(batch_size=None, prefetch_batches=0, batch_format="pyarrow"):
+            yield from batch.to_pylist()
+    finally:
+        ray.shutdown()
+
+
+def _import_ray():
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent home
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # of its C++ parts, to standard error
+    try:
+        import ray
+        import ray.data
+    except ImportError:
+        raise ValueError("several workers need Ray: pip install -e '.[ray]', or workers=1") from None
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    return ray
+
+
+def _connect(ray, job: Job) -> int:
+    """Join or start a cluster; returns how many workers there will be."""
+    quiet = {"logging_level": "ERROR", "log_to_driver": False}
+    if job.address is None:
+        resources = {"num_cpus": job.workers * job.cpus, "object_store_memory": LOCAL_OBJECT_STORE}
+        ray.init("local", include_dashboard=False, **resources, **quiet)
+        return job.workers
+    ray.init(job.address, **quiet)
+    if job.workers:
+        return job.workers
+    room = ray.cluster_resources()
+    limits = [room.get(name, 0) // need for name, need in (("CPU", job.cpus), ("GPU", job.gpus)) if need]
+    if not min(limits):
+        raise ValueError(
+            f"the cluster has {room.get('CPU', 0)} CPUs and {room.get('GPU', 0)} GPUs: too few for a worker"
+        )
+    return int(min(limits))
