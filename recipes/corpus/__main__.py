@@ -1,4 +1,4 @@
-"""Transcribe, enhance, score or speak a corpus of any size, on one process, one machine or a Ray cluster.
+"""Transcribe, score, label, enhance, speak or pack a corpus of any size: one process, one machine or a Ray cluster.
 
     python -m recipes.corpus transcribe recordings/ out/                       # a plain loop in this process
     python -m recipes.corpus transcribe dev.tsv out/ workers=2                 # two processes (extra: ray)
@@ -6,13 +6,14 @@
     python -m recipes.corpus transcribe s3://bucket/calls s3://bucket/texts address=auto gpus=0.25 device=cuda
     python -m recipes.corpus enhance cuts.jsonl.gz clean/ workers=4 format=jsonl
     python -m recipes.corpus synthesise sentences.txt.xz spoken/ workers=4
-    python -m recipes.corpus label recordings/ labels/ workers=2
+    python -m recipes.corpus label recordings/ labels/ workers=2 least_confidence=0.6
+    python -m recipes.corpus pack labels/ s3://bucket/shards workers=2 part_seconds=3600   # to train from
 
 IN is a table (.tsv with columns id, path, text ...), lhotse cuts or JSON lines (.jsonl, .jsonl.gz), Parquet, a folder
 of such parts, a folder of recordings, or a text (synthesise), at any fsspec address. OUT is a folder of parts that
 appear whole or not at all, one row for each recording; a recording that cannot be used has a row whose `error` says
 why. The same command goes on after an interruption and skips what is done. On a cluster, IN and OUT must be reachable
-from every node, and the package installed there.
+from every node, and the package installed there. A work of your own is module:Class (recipes/corpus/works.py).
 
 Exit code: 0 all good, 1 some rows have errors, 2 usage, 130 interrupted.
 """

@@ -17,12 +17,12 @@ class Job:
     """One work on one corpus.
 
     Args:
-        work: transcribe, enhance, score, synthesise, label or pack.
+        work: transcribe, enhance, score, synthesise, label, pack, or module:Class.
         source: IN.
         out: OUT.
         workers: processes that hold the model; without `address` 1 is a plain loop in this process and more start Ray
-            on this machine; with it, null is as many as the cluster has room for.
-        address: of a Ray cluster: auto, HOST:PORT or ray://HOST:PORT; null is this machine alone.
+            on this machine; with it, null is as many as there is room for.
+        address: of a Ray cluster: auto or HOST:PORT; local is Ray on this machine, null this machine alone.
         cpus, gpus: of one worker, fractions allowed.
         part_seconds: about how much audio is worked on and written at once.
         format: of the parts, parquet or jsonl.
@@ -31,10 +31,9 @@ class Job:
         device: cpu, cuda ...; auto is a GPU where the worker has one.
         decoder: of transcribe, score and label.
         batch_size: segments recognised at once; they are sorted by length first.
-        word_timestamps: times and confidence of words in the results of transcribe.
+        least_confidence: of label; rows below it are errors.
         attenuation_limit: of enhance, in dB.
-        voices: families of voices of synthesise.
-        rate, pitch: of synthesise, ranges relative to the voice's own.
+        voices: of synthesise: espeak, flite, festival, hibari[:NAME], piper[:PLACE], vits:FOLDER_OR_HUB_ID.
         seed: of the choice of voices.
     """
 
@@ -52,11 +51,9 @@ class Job:
     device: str = "auto"
     decoder: str | None = None
     batch_size: int = 8
-    word_timestamps: bool = True
+    least_confidence: float = 0.0
     attenuation_limit: float | None = None
     voices: list[str] = field(default_factory=lambda: ["espeak", "flite"])
-    rate: list[float] = field(default_factory=lambda: [0.8, 1.2])
-    pitch: list[float] = field(default_factory=lambda: [0.75, 1.3])
     seed: int = 0
 
     def check(self) -> None:

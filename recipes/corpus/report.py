@@ -21,13 +21,16 @@ class Progress:
         interval = 0.5 if sys.stderr.isatty() else 30.0
         done = plan.total - plan.missing
         self.bar = tqdm(total=plan.total, initial=done, unit="rec", file=sys.stderr, mininterval=interval)
-        self.seconds = self.busy = 0.0
+        self.seconds = self.busy = self.cpu = 0.0
         self.errors, self.started = 0, time.perf_counter()
+        self.first: tuple[float, float] | None = None  # wall seconds and seconds of audio at the first report
 
     def add(self, report: dict) -> None:
         self.seconds += report["seconds"]
-        self.busy += report["busy"]
+        self.busy += report["wall"]
+        self.cpu += report["cpu"]
         self.errors += len(report["errors"])
+        self.first = self.first or (time.perf_counter() - self.started, report["seconds"])
         for error in report["errors"]:
             self.bar.write(error, file=sys.stderr)
         factor = f"{self.busy / self.seconds:.3f}" if self.seconds else "-"
@@ -43,13 +46,19 @@ class Progress:
             self.bar.close()
 
     def as_dict(self) -> dict:
-        """Of this run: hours of audio, wall seconds, real-time factor of one worker, hours done in an hour."""
+        """Of this run: hours of audio, wall seconds until the first part and in all, wall and CPU seconds of a worker
+        for a second of audio, times real time as a whole and after the first part (loading and starting left out).
+        """
         wall = time.perf_counter() - self.started
+        start, before = self.first or (wall, self.seconds)
         return {
             "hours": self.seconds / 3600,
+            "start_seconds": start,
             "wall_seconds": wall,
             "real_time_factor": self.busy / self.seconds if self.seconds else None,
+            "cpu_factor": self.cpu / self.seconds if self.seconds else None,
             "times_real_time": self.seconds / wall,
+            "steady_times_real_time": (self.seconds - before) / (wall - start) if wall > start else None,
         }
 
 
@@ -82,5 +91,5 @@ def print_summary(summary: dict) -> None:
     if run["hours"]:
         print(
             f"this run: {run['hours']:.2f} h in {run['wall_seconds']:.0f} s, {run['times_real_time']:.0f} times real "
-            f"time; real-time factor of a worker {run['real_time_factor']:.4f}"
+            f"time; real-time factor of a worker {run['real_time_factor']:.4f}, CPU {run['cpu_factor']:.4f}"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
 from collections.abc import Iterator
 
@@ -18,37 +19,46 @@ LOCAL_OBJECT_STORE = 100_000_000  # bytes; what passes through it are spans and 
 class Worker:
     """Holds the model of one process and turns the parts of a plan into files.
 
-    A part is worked on again row by row where it fails as a whole, so that one recording that the model chokes on does
-    not take the others with it.
+    A part that fails as a whole is worked on again row by row, so that a recording that the model chokes on, or that
+    could not be fetched, does not take the others with it.
     """
 
     def __init__(self, job: Job, work: type[Work]):
-        import torch
-
-        torch.set_num_threads(max(1, int(job.cpus)))
         out = Folder(job.out)
         self.results = Results(out, job.format, work.columns)
         self.plan = Plan(out, spans=())
         self.work = work(job, out)
+        if torch := sys.modules.get("torch"):  # a work without a model does without
+            torch.set_num_threads(max(1, int(job.cpus)))
+        self.failing = False  # whether nothing came of the part before
 
     def __call__(self, span: dict) -> dict:
-        """Make the part at {start, stop} of the plan, unless it is there; returns what `report` says of it."""
-        started = time.perf_counter()
+        """Make the part at {start, stop} of the plan, unless it is there; returns what the driver is told of it.
+
+        Returns:
+            rows, seconds of audio, error messages, wall and CPU seconds of the work.
+        """
+        wall, cpu = time.perf_counter(), time.process_time()
         name, rows = self.plan.part(span["start"], span["stop"])
         if self.results.folder.exists(name):
             results = self.results.read(name)
         else:
             results = self._results(rows)
             self.results.write(name, results)
-        return report(results, time.perf_counter() - started)
+        return {
+            "rows": len(results),
+            "seconds": sum(row["seconds"] or 0.0 for row in results if not row["error"]),
+            "errors": [row["error"] for row in results if row["error"]],
+            "wall": time.perf_counter() - wall,
+            "cpu": time.process_time() - cpu,
+        }
 
     def _results(self, rows: list[Row]) -> list[Row]:
         try:
-            return self.work(rows)
+            results, self.failing = self.work(rows), False
+            return results
         except (RuntimeError, OSError):
-            if len(rows) == 1:
-                raise
-        results, failures = [], []
+            results, failures = [], []
         for row in rows:
             try:
                 results += self.work([row])
@@ -56,16 +66,11 @@ class Worker:
                 failures.append(error)
                 message = str(error).partition("\n")[0]
                 results.append({**about(row), "error": f"{row['id']}: {type(error).__name__}: {message}"})
-        if len(failures) == len(rows):
-            raise failures[0]  # no recording is to blame
+        nothing = len(failures) == len(rows)
+        if nothing and (self.failing or len(rows) > 1):
+            raise failures[0]  # no recording is to blame: the device is gone, the disk is full
+        self.failing = nothing
         return results
-
-
-def report(results: list[Row], busy: float) -> dict:
-    """What the driver is told of a part: rows, seconds of audio, error messages, seconds of work."""
-    errors = [row["error"] for row in results if row["error"]]
-    seconds = sum(row["seconds"] or 0.0 for row in results if not row["error"])
-    return {"rows": len(results), "seconds": seconds, "errors": errors, "busy": busy}
 
 
 def run_plain(job: Job, plan: Plan, work: type[Work]) -> Iterator[dict]:
@@ -114,10 +119,11 @@ def _import_ray():
 def _connect(ray, job: Job) -> int:
     """Join or start a cluster; returns how many workers there will be."""
     quiet = {"logging_level": "ERROR", "log_to_driver": False}
-    if job.address is None:
-        resources = {"num_cpus": job.workers * job.cpus, "object_store_memory": LOCAL_OBJECT_STORE}
+    if job.address in (None, "local"):
+        workers = job.workers or max(1, int((os.cpu_count() or 1) // (job.cpus or 1)))
+        resources = {"num_cpus": workers * job.cpus, "object_store_memory": LOCAL_OBJECT_STORE}
         ray.init("local", include_dashboard=False, **resources, **quiet)
-        return job.workers
+        return workers
     ray.init(job.address, **quiet)
     if job.workers:
         return job.workers

@@ -35,32 +35,46 @@ class Sources:
         """
         if "path" not in row:
             raise AudioError(f"{row['id']}: the row has no path of a recording")
-        if row.get("start") or (row.get("seconds") and "start" in row):
-            return self._cut(row)
-        return self._whole(row["path"])
-
-    def _whole(self, path: str) -> str | Named:
-        if not is_remote(path):
-            return path
-        fs, place = split_address(path)
-        try:
-            return Named(fs.cat_file(place), path)
-        except FileNotFoundError:
-            raise AudioError(f"{path}: no such file") from None
-
-    def _cut(self, row: Row) -> Named:
+        if not is_cut(row):
+            return _encoded(row["path"])
         import soundfile
 
+        wave = io.BytesIO()
+        soundfile.write(wave, self._cut(row), SAMPLING_RATE, format="WAV", subtype="FLOAT")
+        return Named(wave.getvalue(), row["path"])
+
+    def wave(self, row: Row) -> np.ndarray:
+        """Float32 [samples] at 16 kHz. Raises AudioError as `open` does, and for what cannot be decoded."""
         from asr.audio.io import load
 
-        path = row["path"]
+        return self._cut(row) if "path" in row and is_cut(row) else load(self.open(row))
+
+    def _cut(self, row: Row) -> np.ndarray:
+        from asr.audio.io import load
+
+        path, start = row["path"], row.get("start", 0.0)
         if self._last[0] != path:
-            self._last = (path, load(self._whole(path)))
-        first = round(row.get("start", 0.0) * SAMPLING_RATE)
+            self._last = (path, load(_encoded(path)))
+        first = round(start * SAMPLING_RATE)
         last = first + round(row["seconds"] * SAMPLING_RATE) if row.get("seconds") else None
         cut = self._last[1][first:last]
         if not len(cut):
-            raise AudioError(f"{path}: has {len(self._last[1]) / SAMPLING_RATE:.2f} s, none at {row['start']} s")
-        encoded = io.BytesIO()
-        soundfile.write(encoded, cut, SAMPLING_RATE, format="WAV", subtype="FLOAT")
-        return Named(encoded.getvalue(), path)
+            raise AudioError(f"{path}: has {len(self._last[1]) / SAMPLING_RATE:.2f} s, none at {start} s")
+        return cut
+
+
+def is_cut(row: Row) -> bool:
+    """Whether the row is a span of its recording: a table's `seconds` alone are no span."""
+    return "start" in row and bool(row["start"] or row.get("seconds"))
+
+
+def _encoded(path: str) -> str | Named:
+    if not is_remote(path):
+        return path
+    fs, place = split_address(path)
+    try:
+        return Named(fs.cat_file(place), path)
+    except FileNotFoundError:
+        raise AudioError(f"{path}: no such file") from None
+    except Exception as error:  # every store has exceptions of its own
+        raise OSError(f"{path}: cannot be fetched ({error or type(error).__name__})") from error

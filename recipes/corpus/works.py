@@ -18,6 +18,7 @@ import numpy as np
 
 from asr.audio.errors import AudioError
 from recipes.corpus.job import Job
+from recipes.corpus.pack import Pack
 from recipes.corpus.parts import Row, key
 from recipes.corpus.sources import SAMPLING_RATE, Named, Sources
 from recipes.corpus.storage import Folder
@@ -50,9 +51,8 @@ class Transcribe:
         from asr import Transcriber
         from asr.recogniser import DecodeOptions
 
-        options = DecodeOptions(decoder=job.decoder, word_timestamps=job.word_timestamps)
         self.transcriber = Transcriber.from_pretrained(
-            job.model, job.device, options=options, batch_size=job.batch_size
+            job.model, job.device, options=DecodeOptions(decoder=job.decoder), batch_size=job.batch_size
         )
         self.sources = Sources()
 
@@ -119,10 +119,33 @@ class Score(Transcribe):
         return {name: int(value[0]) for name, value in zip(COUNTS, values, strict=True)}
 
 
-class Enhance:
-    """Clean recordings in OUT/audio, of the same rate, channels and length; FLAC."""
+class Label(Transcribe):
+    """Texts to train on, by a recogniser in the place of a writer; what it is not sure of is an error.
 
-    columns = {**ABOUT, "enhanced": "string", **ERROR}
+    The rows can be packed (`pack`) or listed in a training table as they are.
+    """
+
+    columns = {**ABOUT, "text": "string", "confidence": "float64", **ERROR}
+
+    def __init__(self, job: Job, out: Folder):
+        super().__init__(job, out)
+        self.least = job.least_confidence
+
+    def __call__(self, rows: list[Row]) -> list[Row]:
+        results = super().__call__(rows)
+        for result in results:
+            sure = result.get("confidence")
+            if not result["error"] and sure is None:
+                result["error"] = f"{result['id']}: nothing was heard"
+            elif not result["error"] and sure < self.least:
+                result["error"] = f"{result['id']}: confidence {sure:.2f} is below {self.least} ({result['text'][:60]})"
+        return results
+
+
+class Enhance:
+    """Clean recordings in OUT/audio, of the same rate, channels and length; FLAC. `source` is where they came from."""
+
+    columns = {**ABOUT, "source": "string", **ERROR}
 
     def __init__(self, job: Job, out: Folder):
         from enhance import Denoiser
@@ -135,44 +158,31 @@ class Enhance:
         return [self._one(row) for row in rows]
 
     def _one(self, row: Row) -> Row:
-        name, seconds = audio_name(row["id"]), [0.0]
+        name, heard = audio_name(row["id"]), []
+        result = {**about(row), "source": row.get("path")}
         with tempfile.TemporaryDirectory() as folder:
             target = Path(folder, "clean.flac")
-
-            def heard(more: float) -> None:
-                seconds[0] += more
-
             try:
-                self.denoiser.denoise_file(self.sources.open(row), target, heard)
+                self.denoiser.denoise_file(self.sources.open(row), target, heard.append)
             except AudioError as error:
-                return {**about(row), "error": str(error)}
+                return {**result, "error": str(error)}
             self.out.write_file(name, target)
-        return {**about(row), "seconds": seconds[0], "enhanced": name}
+        return {**result, "path": name, "start": None, "seconds": sum(heard)}
 
 
 class Synthesise:
-    """Texts spoken in drawn voices, tempi and pitches into OUT/audio; FLAC at 16 kHz.
+    """Texts spoken in drawn voices into OUT/audio; FLAC at 16 kHz.
 
-    The draw depends on the seed and the id of a row alone.
+    The draw of a voice and its delivery depends on the seed and the id of a row alone.
     """
 
     columns = {**ABOUT, "text": "string", "voice": "string", **ERROR}
 
     def __init__(self, job: Job, out: Folder):
-        from dlm.tts import CommandTTS, VitsTTS
+        from dlm.tts import Cast, engines
 
-        self.engines = [CommandTTS(tuple(job.voices), workers=1)] if job.voices else []
-        if job.model:
-            self.engines.append(VitsTTS(job.model, device=_device(job.device)))
-        self.families: dict[str, list] = {}
-        for engine in self.engines:
-            for voice in engine.voices():
-                self.families.setdefault(voice.family, []).append((engine, voice))
-        if not self.families:
-            raise ValueError(
-                f"none of the voices {job.voices} is installed: install espeak-ng or flite, or give model="
-            )
-        self.out, self.job = out, job
+        self.cast = Cast(engines(job.voices, _device(job.device)))
+        self.out, self.seed = out, job.seed
 
     def __call__(self, rows: list[Row]) -> list[Row]:
         return [self._one(row) for row in rows]
@@ -180,23 +190,19 @@ class Synthesise:
     def _one(self, row: Row) -> Row:
         from asr.audio.augment import seeded
         from asr.audio.io import save
-        from dlm.tts import Utterance
 
         result = {**about(row), "text": row.get("text")}
         if "text" not in row:
             return {**result, "error": f"{row['id']}: the row has no text to speak"}
-        rng = seeded(self.job.seed, key(row["id"]))
-        family = list(self.families.values())[rng.integers(len(self.families))]
-        engine, voice = family[rng.integers(len(family))]
-        rate, pitch = (rng.uniform(*limits) for limits in (self.job.rate, self.job.pitch))
-        result["voice"] = str(voice)
-        wave = engine.synthesize([Utterance(row["text"], voice, rate, pitch)])[0]
+        utterance, wave, _ = self.cast.speak(row["text"], seeded(self.seed, key(row["id"])))
+        result["voice"] = str(utterance.voice)
         if wave is None:
-            return {**result, "error": f"{row['id']}: {voice} could not say {row['text'][:60]!r}"}
+            return {**result, "error": f"{row['id']}: {utterance.voice} could not say {row['text'][:60]!r}"}
+        name = audio_name(row["id"])
         with tempfile.TemporaryDirectory() as folder:
             save(Path(folder, "speech.flac"), wave)
-            self.out.write_file(audio_name(row["id"]), Path(folder, "speech.flac"))
-        return {**result, "path": audio_name(row["id"]), "seconds": len(wave) / SAMPLING_RATE}
+            self.out.write_file(name, Path(folder, "speech.flac"))
+        return {**result, "path": name, "seconds": len(wave) / SAMPLING_RATE}
 
 
 def audio_name(id: str) -> str:
@@ -213,16 +219,24 @@ def _device(name: str) -> str:
 
 
 WORKS = {
-    "transcribe": ("recipes.corpus.works", "Transcribe"),
-    "enhance": ("recipes.corpus.works", "Enhance"),
-    "score": ("recipes.corpus.works", "Score"),
-    "synthesise": ("recipes.corpus.works", "Synthesise"),
+    "transcribe": Transcribe,
+    "enhance": Enhance,
+    "score": Score,
+    "synthesise": Synthesise,
+    "label": Label,
+    "pack": Pack,
 }
 
 
 def work_named(name: str) -> type[Work]:
-    """Raises ValueError: there is no such work."""
+    """One of WORKS, or a class of your own as module:Class.
+
+    Raises:
+        ValueError: there is no such work.
+    """
+    module, _, attribute = name.partition(":")
+    if attribute:
+        return getattr(import_module(module), attribute)
     if name not in WORKS:
-        raise ValueError(f"there is no work {name!r}; choose one of {', '.join(WORKS)}")
-    module, attribute = WORKS[name]
-    return getattr(import_module(module), attribute)
+        raise ValueError(f"there is no work {name!r}; choose one of {', '.join(WORKS)}, or module:Class of your own")
+    return WORKS[name]

@@ -59,15 +59,23 @@ def plan_epoch(
         for index in draw(source, hours * source.share, limits, rng)
     ]
     seconds = np.array([sources[s].seconds[i] for s, i in items])
-    order = np.argsort(seconds * rng.uniform(0.95, 1.05, len(items)))
-    groups: list[list[tuple[int, int]]] = []
+    shuffled = by_duration(seconds, batch_seconds, rng)
+    usable = len(shuffled) // world * world
+    return [
+        Batch(tuple(items[n] for n in group), (seed, epoch, i))
+        for i, group in enumerate(shuffled[:usable])
+        if i % world == rank
+    ]
+
+
+def by_duration(seconds: np.ndarray, batch_seconds: float, rng: np.random.Generator) -> list[list[int]]:
+    """Indices of utterances in batches, shuffled; see `plan_epoch`."""
+    groups: list[list[int]] = []
     longest = 0.0
-    for number in order:
+    for number in np.argsort(seconds * rng.uniform(0.95, 1.05, len(seconds))):
         longest = max(longest, seconds[number])
         if not groups or longest * (len(groups[-1]) + 1) > batch_seconds:
             groups.append([])
             longest = seconds[number]
-        groups[-1].append(items[number])
-    shuffled = [groups[i] for i in rng.permutation(len(groups))]
-    usable = len(shuffled) // world * world
-    return [Batch(tuple(g), (seed, epoch, i)) for i, g in enumerate(shuffled[:usable]) if i % world == rank]
+        groups[-1].append(int(number))
+    return [groups[i] for i in rng.permutation(len(groups))]

@@ -50,7 +50,7 @@ class Recording:
 
 
 def read_table(table: str | Path) -> list[Recording]:
-    """Recordings of a table (.tsv) or of a lhotse cut manifest (.jsonl, .jsonl.gz).
+    """Recordings of a table (.tsv), a lhotse cut manifest (.jsonl, .jsonl.gz), Parquet or a folder of labels.
 
     Paths in a table are relative to its folder or, failing that, to the folder above it.
 
@@ -59,8 +59,8 @@ def read_table(table: str | Path) -> list[Recording]:
         ValueError: a column is missing or the table has no row.
     """
     table = Path(table)
-    if table.name.endswith((".jsonl", ".jsonl.gz")):
-        return _read_lhotse(table)
+    if table.is_dir() or table.name.endswith((".jsonl", ".jsonl.gz", ".parquet")):
+        return _read_other(table)
     rows = read_rows(table)
     if not rows:
         raise ValueError(f"{table} has no rows: a training table needs at least one utterance")
@@ -96,23 +96,21 @@ def write_rows(path: Path, rows: Iterable[dict[str, str]], columns: Sequence[str
         partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _read_lhotse(manifest: Path) -> list[Recording]:
-    try:
-        from lhotse import load_manifest_lazy
-    except ImportError:
-        raise ValueError(
-            f"{manifest} is a lhotse manifest: install lhotse (pip install lhotse) or give a .tsv table"
-        ) from None
+def _read_other(place: Path) -> list[Recording]:
+    """Recordings of what `recipes.corpus` reads and writes; rows without recording or text are left out."""
+    from recipes.corpus.rows import read_rows
+
     return [
         Recording(
-            cut.id,
-            Path(cut.recording.sources[0].source),
-            cut.supervisions[0].speaker or cut.id,
-            cut.supervisions[0].text,
-            cut.start,
-            cut.duration,
+            row["id"],
+            Path(row["path"]),
+            row.get("speaker") or row["id"],
+            row["text"],
+            row.get("start", 0.0),
+            row.get("seconds") if "start" in row else None,
         )
-        for cut in load_manifest_lazy(manifest)
+        for row in read_rows(str(place))
+        if "path" in row and "text" in row
     ]
 
 

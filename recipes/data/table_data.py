@@ -36,6 +36,9 @@ class TableData:
     longest: float = 30.0
     validation_utterances: int | None = 100
 
+    def batches(self, seed: int) -> TableBatches:
+        return TableBatches(self, seed)
+
 
 class TableBatches:
     """Planned batches of recordings and held-out recordings."""
@@ -44,9 +47,7 @@ class TableBatches:
         self.data, self.seed = data, seed
         recordings = [r for table in data.train.split(",") for r in read_table(table)]
         self.recordings, self.seconds = with_durations(recordings)
-        validation, _ = with_durations(read_table(data.validation))
-        count = min(len(validation), data.validation_utterances or len(validation))
-        self.validation = [validation[i] for i in np.linspace(0, len(validation) - 1, count).astype(int)]
+        self.held_out = HeldOut(data.validation, data.validation_utterances)
 
     def plan(self, epoch: int, rank: int, world: int) -> list[Batch]:
         data = self.data
@@ -60,10 +61,19 @@ class TableBatches:
         chosen = [self.recordings[index] for _, index in plan.items]
         return [r.wave() for r in chosen], [r.text for r in chosen]
 
-    def held_out(self, batch: int = 8) -> Iterator[tuple[list[np.ndarray], list[str]]]:
-        """Waves and texts of the held-out recordings."""
-        for first in range(0, len(self.validation), batch):
-            chosen = self.validation[first : first + batch]
+
+class HeldOut:
+    """Recordings of a table to validate on, `count` of them spread evenly (None: all)."""
+
+    def __init__(self, table: str, count: int | None):
+        recordings, _ = with_durations(read_table(table))
+        count = min(len(recordings), count or len(recordings))
+        self.recordings = [recordings[i] for i in np.linspace(0, len(recordings) - 1, count).astype(int)]
+
+    def __call__(self, batch: int = 8) -> Iterator[tuple[list[np.ndarray], list[str]]]:
+        """Waves and texts, so many at a time."""
+        for first in range(0, len(self.recordings), batch):
+            chosen = self.recordings[first : first + batch]
             yield [r.wave() for r in chosen], [r.text for r in chosen]
 
 

@@ -22,7 +22,8 @@ from asr.pretrained.recogniser import LargeDenoisingDecoder, generate
 from asr.score import error_counts
 from asr.text.tokenizer import Tokenizer, normalise_text
 from asr.text_decoders import Listened
-from recipes.data.table_data import TableBatches, TableData
+from recipes.data.shard_data import ShardData
+from recipes.data.table_data import TableData
 from recipes.tasks.denoiser import EPSILON
 
 IGNORED = -100  # target of a slot that nothing can be said about
@@ -54,7 +55,7 @@ class _LargeTask:
         model: the parts.
         tokenizer: JSON file of the CTC branch's vocabulary (`python -m recipes.prepare tokenizer`); None takes that
             of the compact recogniser.
-        data: tables of recordings.
+        data: tables of recordings, or shards.
         ctc_weight: weight of the CTC branch's loss.
         seed: seed of new weights, data order and masks.
         init: folder of a large recogniser whose trained weights start this one, as stage 1 does stage 2.
@@ -65,7 +66,7 @@ class _LargeTask:
     def __init__(
         self,
         model: LargeASRConfig,
-        data: TableData,
+        data: TableData | ShardData,
         tokenizer: str | None = None,
         ctc_weight: float = 0.3,
         seed: int = 0,
@@ -78,7 +79,7 @@ class _LargeTask:
             kind = model.language_model.kind
             raise ValueError(f"{type(self).__name__} cannot train a language model of kind {kind!r}")
         self.ctc_weight = ctc_weight
-        self.data = TableBatches(data, seed)
+        self.data = data.batches(seed)
         self.train_batches = self.data.plan
         if model.lora and model.lora.start == "eva":
             self._start_from_activations()
@@ -151,7 +152,9 @@ class LargeDenoiserTask(_LargeTask):
 
     causal = False
 
-    def __init__(self, model: LargeASRConfig, data: TableData, corruption: Corruption | None = None, **options):
+    def __init__(
+        self, model: LargeASRConfig, data: TableData | ShardData, corruption: Corruption | None = None, **options
+    ):
         self.corruption = corruption or Corruption()
         super().__init__(model, data, **options)
 
