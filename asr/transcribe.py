@@ -54,6 +54,14 @@ def make_parser() -> argparse.ArgumentParser:
     option("--batch_size", type=_positive, default=8, help="segments at once (default: %(default)s)")
     option("--verbose", action="store_true", help="show each segment with its times on standard error")
 
+    option = parser.add_argument_group("recording").add_argument
+    option("--channel", type=_positive, metavar="N",
+           help="transcribe this channel (default: their mix; the louder one where they cancel each other)")
+    option("--audio_track", type=_positive, metavar="N",
+           help="of a file with several audio tracks (default: the one that the file calls its default)")
+    option("--strict", action="store_true",
+           help="refuse damaged recordings (default: transcribe what can be decoded, name what is missing, exit 1)")
+
     option = parser.add_argument_group("output").add_argument
     option("-o", "--output_dir", type=Path, help="folder for the output files")
     option("-f", "--output_format", choices=(*FORMATS, "all"), default="txt",
@@ -103,6 +111,9 @@ def _run(args: argparse.Namespace) -> int:
     if not inputs:
         return FAILED
     transcriber, limits = _build(args)
+    from asr.audio.io import source_name
+    from asr.audio.report import told
+
     with _progress_bar(inputs) as bar:
 
         def failed(source, error):
@@ -110,6 +121,10 @@ def _run(args: argparse.Namespace) -> int:
             complain(error)
 
         for source, transcript in transcriber.transcribe_many(inputs, failed, bar.update):
+            for remark in transcript.remarks:
+                complain(f"{source_name(source)}: {remark}")
+            if transcript.missing:
+                failed(source, f"{source_name(source)}: {told(transcript.missing)}")
             if args.verbose:
                 _log(source, transcript)
             if not targets:
@@ -164,7 +179,8 @@ def _build(args: argparse.Namespace):
         )
         transcriber = Transcriber.from_pretrained(
             args.model, args.device, batch_size=args.batch_size, options=options, segmenter=segmenter,
-            enhancer=_enhancer(args.enhance), corrector=_corrector(args.correct_model) if args.correct else None,
+            channel=args.channel, track=args.audio_track, strict=args.strict, enhancer=_enhancer(args.enhance),
+            corrector=_corrector(args.correct_model) if args.correct else None,
         )
         if shows:
             transcriber.recogniser.on_denoised = _denoising_view(args, transcriber.recogniser.tokenizer)

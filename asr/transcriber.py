@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from numbers import Number
 
 import numpy as np
 
 from asr.audio.errors import AudioError
 from asr.audio.io import SAMPLING_RATE, Source, from_array, resample, source_name, stream
+from asr.audio.level import levelled
+from asr.audio.report import Report, told
 from asr.audio.segment import Segmenter, SpeechSegment
 from asr.loading import load_recogniser
 from asr.output.transcript import Segment, Transcript
@@ -32,6 +36,10 @@ class Transcriber:
         segmenter: finds the speech.
         enhancer: cleans each segment before recognition.
         corrector: rewrites the text of each segment after it.
+        channel: of every recording, from 1; None mixes them.
+        track: of files with several audio tracks, from 1; None is the one that the file calls its default.
+        strict: a damaged recording is an error; else what is left of it is transcribed and `Transcript.missing` says
+            what is not there.
     """
 
     def __init__(
@@ -43,6 +51,9 @@ class Transcriber:
         segmenter: Segmenter | None = None,
         enhancer: Enhancer | None = None,
         corrector: Corrector | None = None,
+        channel: int | None = None,
+        track: int | None = None,
+        strict: bool = False,
     ):
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
@@ -52,6 +63,8 @@ class Transcriber:
         self.segmenter = segmenter or Segmenter()
         self.enhancer = enhancer
         self.corrector = corrector
+        self.reading = {"channel": channel, "track": track}
+        self.strict = strict
 
     @classmethod
     def from_pretrained(
@@ -66,17 +79,24 @@ class Transcriber:
         """
         return cls(load_recogniser(name, device), **kwargs)
 
-    def __call__(self, source, sampling_rate: int | None = None) -> Transcript:
-        """Transcribe one recording.
+    def __call__(self, source, sampling_rate: int | None = None) -> Transcript | list[Transcript]:
+        """Transcribe one recording, or a list of them in shared batches; warns of each that is damaged.
 
         Args:
-            source: path, "-", encoded bytes, binary file, or an array [samples] or [channels, samples].
-            sampling_rate: of an array, in Hz.
+            source: path, "-", encoded bytes, binary file, an array [samples] or [channels, samples], or as in
+                transformers a dict with "array" (or "raw") and "sampling_rate"; or a list of any of these.
+            sampling_rate: of arrays, in Hz.
 
         Raises:
             AudioError: the recording cannot be used; the message says why.
         """
-        return next(self._transcribe([_Recording(source, sampling_rate)]))[1]
+        several = isinstance(source, (list, tuple)) and not (source and isinstance(source[0], (Number, list, tuple)))
+        recordings = [_Recording.of(item, sampling_rate) for item in (source if several else [source])]
+        transcripts = [transcript for _, transcript in self._transcribe(recordings)]
+        for recording, transcript in zip(recordings, transcripts, strict=True):
+            if transcript.missing:
+                warnings.warn(f"{source_name(recording.source)}: {told(transcript.missing)}", stacklevel=2)
+        return transcripts if several else transcripts[0]
 
     def transcribe_many(
         self,
@@ -99,7 +119,7 @@ class Transcriber:
         for recording in recordings:
             waiting.append(recording)
             try:
-                for segment in self.segmenter(recording.blocks(progress)):
+                for segment in self.segmenter(recording.blocks(progress, self.strict, self.reading)):
                     pool.append((recording, segment))
                     if len(pool) == POOL_BATCHES * self.batch_size:
                         self._recognise(pool)
@@ -128,7 +148,8 @@ class Transcriber:
                     recording.segments.append(segment)
 
     def _wave(self, segment: SpeechSegment) -> np.ndarray:
-        wave = self.enhancer(segment.wave, SAMPLING_RATE) if self.enhancer else segment.wave
+        wave = levelled(segment.wave)
+        wave = self.enhancer(wave, SAMPLING_RATE) if self.enhancer else wave
         return resample(wave, SAMPLING_RATE, self.recogniser.sampling_rate)
 
     def _segment(self, speech: SpeechSegment, utterance) -> Segment:
@@ -151,18 +172,35 @@ class _Recording:
     is_read: bool = False
     error: AudioError | None = None
     segments: list[Segment] = field(default_factory=list)
+    report: Report = field(default_factory=Report)
 
-    def blocks(self, progress: Callable[[float], None]) -> Iterator[np.ndarray]:
+    @classmethod
+    def of(cls, source, sampling_rate: int | None) -> _Recording:
+        """From what a call takes, dicts included."""
+        if not isinstance(source, dict):
+            return cls(source, sampling_rate)
+        array = source.get("array", source.get("raw"))
+        if array is None or "sampling_rate" not in source:
+            raise AudioError(f'dict with {sorted(map(str, source))}: expected "array" (or "raw") and "sampling_rate"')
+        return cls(array, source["sampling_rate"])
+
+    def blocks(self, progress: Callable[[float], None], strict: bool, reading: dict) -> Iterator[np.ndarray]:
         is_encoded = hasattr(self.source, "read") or isinstance(self.source, (str, bytes, os.PathLike))
         if is_encoded and self.sampling_rate is not None:
             raise AudioError(f"{source_name(self.source)}: sampling_rate is for arrays; a file says its own")
-        for block in stream(self.source) if is_encoded else [from_array(self.source, self.sampling_rate)]:
+        if is_encoded:
+            self.report.strict = strict
+            blocks = stream(self.source, report=self.report, **reading)
+        else:
+            blocks = [from_array(self.source, self.sampling_rate, channel=reading["channel"])]
+        for block in blocks:
             self.samples += len(block)
             progress(len(block) / SAMPLING_RATE)
             yield block
 
     def transcript(self) -> Transcript:
-        return Transcript(sorted(self.segments, key=lambda s: s.start), self.samples / SAMPLING_RATE)
+        segments = sorted(self.segments, key=lambda s: s.start)
+        return Transcript(segments, self.samples / SAMPLING_RATE, self.report.missing, self.report.remarks)
 
 
 def _finished(waiting: deque[_Recording], on_error) -> Iterator[tuple[Source, Transcript]]:

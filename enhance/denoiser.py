@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
@@ -14,7 +15,9 @@ from enhance.loading import architecture_of, load_enhancer
 from enhance.networks.enhancer import Enhancer
 from enhance.streaming import floating
 
-FALLBACK_RATE = 48_000  # Hz, of formats that only ffmpeg reads
+if TYPE_CHECKING:
+    from asr.audio.decode import Reader
+    from asr.audio.report import Report
 
 
 class Denoiser:
@@ -83,14 +86,16 @@ class Denoiser:
         enhanced = np.concatenate(list(self.stream([blocks], sampling_rate)))
         return np.ascontiguousarray(enhanced.T).reshape(samples.shape)
 
-    def denoise_file(self, source, target: str | Path, progress: Progress | None = None) -> None:
+    def denoise_file(
+        self, source, target: str | Path, progress: Progress | None = None, report: Report | None = None
+    ) -> None:
         """Enhance a file into another of the same rate, channel count and length, in constant memory.
 
         Args:
-            source: path, "-" for standard input, bytes or a binary file (what only ffmpeg reads becomes mono
-                at 48 kHz).
+            source: path, "-" for standard input, bytes or a binary file.
             target: path; its extension names the format. It appears only when the whole file is done.
             progress: called with the seconds of audio in each block that is done.
+            report: gets what is missing and what is odd; None is a strict one, for which damage is an error.
 
         Raises:
             asr.audio.AudioError: one line that starts with the name of the source.
@@ -99,8 +104,9 @@ class Denoiser:
         from asr.audio.io import source_name
         from enhance.writing import RecordingWriter
 
-        with decoded(source) as (rate, blocks):
-            outputs = self.stream(blocks, rate, progress, source_name(source))
+        with decoded(source, report) as reader:
+            rate = reader.sound.sampling_rate
+            outputs = self.stream(reader.blocks(), rate, progress, source_name(source))
             first = next(outputs)
             with RecordingWriter(target, rate, first.shape[1]) as writer:
                 writer.write(first)
@@ -146,16 +152,12 @@ def checked(blocks: Iterable[np.ndarray], sampling_rate: int, name: str) -> Iter
 
 
 @contextmanager
-def decoded(source) -> Iterator[tuple[int, Iterator[np.ndarray]]]:
-    """Sampling rate and blocks [samples, channels] of a path, "-", bytes or a binary file.
-
-    What only ffmpeg reads comes mono at 48 kHz. Raises `asr.audio.AudioError` where it cannot be decoded.
-    """
-    from asr.audio.decode import decode
+def decoded(source, report: Report | None = None) -> Iterator[Reader]:
+    """The reader of a path, "-", bytes or a binary file. Raises `asr.audio.AudioError` where it cannot be decoded."""
+    from asr.audio.decode import Reader
     from asr.audio.io import opened, source_name
+    from asr.audio.report import Report
 
     name = source_name(source)
     with opened(source, name) as file:
-        yield decode(file, name, FALLBACK_RATE)
-
-
+        yield Reader(file, name, report or Report(strict=True))

@@ -4,6 +4,7 @@ from importlib import import_module
 
 _HOMES = {
     "AudioError": "errors",
+    "Report": "report",
     "SAMPLING_RATE": "io",
     "from_array": "io",
     "load": "io",

@@ -1,223 +1,176 @@
-"""Decoders behind `asr.audio.io`: soundfile for what libsndfile knows, ffmpeg for the rest.
+"""Any recording as blocks on the timeline of its container, by the libraries of FFmpeg (PyAV).
 
-Losing the end of a recording would silently lose text, so a file that ends before its own header says it
-should is an error. Each container tells that in its own way: see `_check_ending`.
+Sound that is missing, because it was never there or because it cannot be decoded, is silence in the output, so all
+that follows keeps its time. What was lost is told from what was never there by signs of damage: packets that the
+decoder refuses or the container calls corrupt, and bytes that belong to no packet.
 """
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
-import subprocess
-import tempfile
-import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import closing
+from dataclasses import dataclass
 from typing import BinaryIO
 
+import av
 import numpy as np
-import soundfile
 
+from asr.audio.containers import View, parts
 from asr.audio.errors import AudioError
+from asr.audio.packets import GAPLESS, Part
+from asr.audio.report import Report, told
+from asr.audio.samples import Conform
+from asr.audio.timeline import Frame, Timeline
 
-BLOCK_SAMPLES = 1 << 16  # per block, all channels together; seconds, not minutes, of speech
-TAIL = 1 << 16  # bytes: the largest Ogg page, and more than the tags at the end of an MP3
-MP3_FRAME = 2881  # bytes, the longest frame of MPEG audio layer III
-UNKNOWN_SIZE = 0x7FFF_0000  # bytes: writers to a pipe put sizes from here up into a WAV header
-MALFORMED = 3  # libsndfile's error code
-# How libsndfile's log speaks of missing samples in WAV, AIFF and AU.
-SHORT_DATA = re.compile(r"^ *(?:data|SSND|Data Size) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
-UNKNOWN_FRAMES = 1 << 60  # libsndfile's word for a length it cannot know is 2^63 - 1
-_MUTE = threading.Lock()
-
-
-class _OneWay(soundfile.SoundFile):
-    """soundfile seeks after every read, which costs an MP3 decoder its bit reservoir: a click per block."""
-
-    def seekable(self) -> bool:
-        return False
+BLOCK_SECONDS = 4.0
+TOLERANCE = 0.2  # seconds by which a header's length may differ from what there is
+LATE = 60.0  # seconds behind the promised end from where on a time stamp is taken for damage
+WORTH_A_REMARK = 1.0  # seconds of silence that nothing accounts for
 
 
-def decode(file: BinaryIO, name: str, target_rate: int) -> tuple[int, Iterator[np.ndarray]]:
-    """Sampling rate in Hz and blocks [samples, channels] of an open, seekable file.
+@dataclass(frozen=True)
+class Sound:
+    """What the audio of a file is.
 
-    ffmpeg mixes and resamples on its own, so its blocks are mono at `target_rate`.
+    Attributes:
+        sampling_rate: in Hz.
+        channels: how many.
+        layout: their names, such as FL, FR, FC.
+        codec: FFmpeg's name, such as "pcm_s24le", "flac" or "aac".
+        sample_format: FFmpeg's name of what the codec decodes to, such as "s16", "s32" or "fltp".
+    """
+
+    sampling_rate: int
+    channels: int
+    layout: tuple[str, ...]
+    codec: str
+    sample_format: str
+
+
+class Reader:
+    """A recording that is read once, from its start to its end.
+
+    Args:
+        file: open and seekable; what lies before its position is not looked at.
+        name: how messages call it.
+        report: gets what is missing and what is odd.
+        track: number of the audio track, from 1; None is the one that the file calls its default.
 
     Raises:
-        AudioError: what the file holds cannot be decoded, at once or from the iterator.
+        AudioError: nothing of it can be decoded.
     """
-    start = file.tell()
-    guessed = _length_is_a_guess(file, name)
-    if guessed and shutil.which("ffmpeg"):
-        return target_rate, _ffmpeg_blocks(file, name, target_rate, "an MP3 without its length")
-    if _is_opus(file) and shutil.which("ffmpeg"):
-        if not _ends_with_whole_page(file):
-            raise AudioError(f"{name}: truncated: the last Ogg page is cut")
-        file.seek(start)
-        return target_rate, _ffmpeg_blocks(file, name, target_rate, "an Opus file")
-    try:
-        with muted():
-            audio = _OneWay(file)
-    except (soundfile.SoundFileError, TypeError) as error:  # TypeError: the extension .raw
-        if getattr(error, "code", None) == MALFORMED:  # ffmpeg would make do with what is left of it
-            raise AudioError(f"{name}: damaged or truncated: {_reason(error)}") from None
-        file.seek(start)
-        return target_rate, _ffmpeg_blocks(file, name, target_rate, _reason(error))
-    return audio.samplerate, _soundfile_blocks(audio, file, name, guessed)
 
-
-@contextmanager
-def muted() -> Iterator[None]:
-    """Keep libmpg123 quiet, which writes its opinion of each damaged frame straight to file descriptor 2."""
-    with _MUTE, open(os.devnull, "wb") as nowhere:
-        saved = os.dup(2)
-        os.dup2(nowhere.fileno(), 2)
+    def __init__(self, file: BinaryIO, name: str, report: Report, track: int | None = None):
+        self.name, self.report, self.track = name, report, track
         try:
-            yield
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
+            self.parts = list(parts(file, self.report))
+        except OSError as error:
+            raise AudioError(f"{name}: cannot be read ({error.strerror})") from None
+        with self._opened(self.parts[0]) as part:
+            self._note_tracks(part)
+            self.sound = _sound_of(part, name)
 
+    def blocks(self) -> Iterator[np.ndarray]:
+        """Blocks [samples, channels] of float32, full scale 1, a few seconds each.
 
-def _soundfile_blocks(audio, file: BinaryIO, name: str, guessed: bool) -> Iterator[np.ndarray]:
-    with audio:
-        _check_ending(audio, file, name)
-        position = 0
-        frames = max(1, BLOCK_SAMPLES // audio.channels)
-        while True:
+        Raises:
+            AudioError: the recording cannot be read on, or something is missing and the report is strict.
+        """
+        waiting, length = [], 0
+        for piece in self._pieces():
+            waiting.append(piece)
+            length += len(piece)
+            if length >= BLOCK_SECONDS * self.sound.sampling_rate:
+                yield np.concatenate(waiting)
+                waiting, length = [], 0
+        if waiting:
+            yield np.concatenate(waiting)
+
+    def _pieces(self) -> Iterator[np.ndarray]:
+        timeline = Timeline(self.sound.sampling_rate, self.sound.channels, self._on_gap)
+        conform = Conform(self.sound.sampling_rate, self.sound.channels)
+        for number, view in enumerate(self.parts):
             try:
-                with muted():
-                    block = audio.read(frames, dtype="float32", always_2d=True)
-            except (soundfile.SoundFileError, RuntimeError) as error:
-                stop = f"{_short(position, audio)} or a little later ({_reason(error)})"
-                raise AudioError(f"{name}: {stop}") from None
-            if not len(block):
-                break
-            position += len(block)
-            yield block
-        if guessed and file.tell() < file.seek(0, os.SEEK_END) - TAIL:
-            raise AudioError(f"{name}: this MP3 does not tell its length; install ffmpeg to decode it whole")
-        slack = 2 * 1152 if audio.format == "MP3" else 0  # some encoders count their header as a frame
-        if not guessed and position < audio.frames - slack and audio.frames < UNKNOWN_FRAMES:
-            raise AudioError(f"{name}: {_short(position, audio)}")
+                opened = self._opened(view)
+            except AudioError:
+                if number == 0:
+                    raise
+                self._lose(timeline.seconds, None)
+                continue
+            with opened as part:
+                start, promised, self.gapless = timeline.seconds, part.promised, part.format in GAPLESS
+                timeline.start_part(part.origin, None if promised is None else promised + LATE)
+                for frame in part.frames():
+                    if frame.lost:
+                        self._remark_on_estimate(part)
+                        yield from timeline.silence(frame.lost, True)
+                    samples, time = conform(frame)
+                    yield from timeline.place(Frame(samples, time, frame.damaged))
+                yield from timeline.finish_part()
+                self._check_end(part, start, timeline.seconds)
+
+    def _opened(self, view: View):
+        view.seek(0)
+        try:
+            return closing(Part(view, self.track))
+        except (av.FFmpegError, OSError, ValueError) as error:
+            raise AudioError(f"{self.name}: {_refusal(view, error)}") from None
+
+    def _on_gap(self, start: float, end: float, damaged: bool) -> None:
+        if damaged or self.gapless:
+            self._lose(start, end)
+        elif start > 0 and end - start >= WORTH_A_REMARK:
+            self.report.remarks.append(f"has no sound from {start:.2f} to {end:.2f} s; taken for silence")
+
+    def _remark_on_estimate(self, part: Part) -> None:
+        remark = "its format keeps no times: how much is missing is an estimate, and all after it may be early or late"
+        if part.promised is None and remark not in self.report.remarks:
+            self.report.remarks.append(remark)
+
+    def _check_end(self, part: Part, start: float, end: float) -> None:
+        """Report what the container promises and is not there."""
+        if part.share < 1:
+            self._lose(end, start + (end - start) / part.share)
+        elif part.is_complete:
+            return
+        elif part.promised is not None and start + part.promised > max(end, start + part.reached) + TOLERANCE:
+            self._lose(end, start + part.promised)
+        elif part.ends_damaged and not (part.promised and abs(end - start - part.promised) < TOLERANCE):
+            self._lose(end, None)
+
+    def _lose(self, start: float, end: float | None) -> None:
+        self.report.lose(start, end)
+        if self.report.strict:
+            raise AudioError(f"{self.name}: {told(self.report.missing)}")
+
+    def _note_tracks(self, part: Part) -> None:
+        if len(part.tracks) > 1 and self.track is None:
+            named = ", ".join(f"{number} ({text})" for number, text in enumerate(part.tracks, 1))
+            self.report.remarks.append(f"has {len(part.tracks)} audio tracks: {named}; track {part.number} is taken")
 
 
-def _short(position: int, audio) -> str:
-    promised = audio.frames / audio.samplerate
-    return f"damaged or truncated: decoding stops at {position / audio.samplerate:.2f} of {promised:.2f} s"
+def _sound_of(part: Part, name: str) -> Sound:
+    """From the first frame: headers do not know what HE-AAC decodes to."""
+    first = next(part.frames(), None)
+    if first is None:
+        raise AudioError(f"{name}: holds no samples (zero length), or none that can be decoded")
+    frame = first.frame
+    layout = tuple(channel.name for channel in frame.layout.channels)
+    return Sound(frame.sample_rate, frame.layout.nb_channels, layout, part.codec, frame.format.name)
 
 
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "error_string", error)).removeprefix("Error : ").strip().rstrip(".")
-
-
-def _check_ending(audio, file: BinaryIO, name: str) -> None:
-    """Raise when the container shows that its end is missing.
-
-    FLAC needs no check, its decoder reports a lost end.
-    """
-    if sizes := SHORT_DATA.search(audio.extra_info):
-        promised, present = map(int, sizes.groups())
-        if present < promised < UNKNOWN_SIZE:
-            raise AudioError(f"{name}: truncated: {present} of {promised} bytes of samples are there")
-    position = file.tell()
-    if audio.format == "OGG" and not _ends_with_whole_page(file):
-        seconds = audio.frames / audio.samplerate
-        raise AudioError(f"{name}: truncated: the last Ogg page is cut, after {seconds:.2f} s")
-    file.seek(position)
-
-
-def _ends_with_whole_page(file: BinaryIO) -> bool:
-    """Whether the last Ogg page (RFC 3533, section 6) is all there."""
-    size = file.seek(0, os.SEEK_END)
-    file.seek(max(0, size - TAIL))
-    tail = file.read()
-    page = tail[tail.rfind(b"OggS"):]
-    if not page.startswith(b"OggS") or len(page) < 27 or len(page) < 27 + page[26]:
-        return False
-    header = 27 + page[26]
-    return len(page) >= header + sum(page[27:header])
-
-
-def _is_opus(file: BinaryIO) -> bool:
-    """Whether this is Opus in Ogg, of which libsndfile 1.2 calls one whole file in twenty malformed."""
-    start = file.tell()
-    head = file.read(64)
-    file.seek(start)
-    return head.startswith(b"OggS") and b"OpusHead" in head
-
-
-def _length_is_a_guess(file: BinaryIO, name: str) -> bool:
-    """Whether this is an MP3 whose length libsndfile guesses from its first frame, and would cut there.
-
-    That is so without a Xing header and when more follows than that header speaks of (joined files).
-
-    Raises:
-        AudioError: less than that follows.
-    """
-    start = file.tell()
-    first = _skip_id3(file)
-    head = file.read(64)
-    present = file.seek(0, os.SEEK_END) - first
-    file.seek(start)
-    is_mp3 = len(head) > 1 and head[0] == 0xFF and head[1] & 0xE6 == 0xE2  # sync, layer III
-    if not is_mp3:
-        return False
-    promised = _xing_bytes(head)
-    if promised is None:
-        return True
-    if present < promised - MP3_FRAME:
-        raise AudioError(f"{name}: truncated: {present} of {promised} bytes of MP3 are there")
-    return present > promised + TAIL
-
-
-def _skip_id3(file: BinaryIO) -> int:
-    """Move an open file past its ID3v2 tags, return the position."""
-    while (tag := file.read(10)).startswith(b"ID3") and len(tag) == 10:
-        size = int.from_bytes(tag[6:10], "big")
-        file.seek(sum((size >> 8 * i & 0x7F) << 7 * i for i in range(4)), os.SEEK_CUR)
-    return file.seek(-len(tag), os.SEEK_CUR)
-
-
-def _xing_bytes(head: bytes) -> int | None:
-    """Bytes of MP3 promised by the Xing or Info header in the first frame."""
-    at = max(head.find(b"Xing"), head.find(b"Info"))
-    if at < 0 or len(head) < at + 16 or not head[at + 7] & 2:
-        return None
-    field = at + 8 + 4 * (head[at + 7] & 1)  # the number of frames comes first, when it is there
-    return int.from_bytes(head[field : field + 4], "big")
-
-
-def _ffmpeg_blocks(file: BinaryIO, name: str, rate: int, reason: str) -> Iterator[np.ndarray]:
-    """Blocks [samples, 1] at `rate` from an ffmpeg process; `reason` says why soundfile was no use."""
-    if not shutil.which("ffmpeg"):
-        raise AudioError(f"{name}: cannot be decoded ({reason}); other formats need ffmpeg on the PATH")
-    with ExitStack() as stack:
-        path = _path_of(file, stack)
-        messages = stack.enter_context(tempfile.TemporaryFile())
-        command = ["ffmpeg", "-nostdin", "-v", "error", "-protocol_whitelist", "file", "-i", f"file:{path}",
-                   "-map", "0:a:0", "-ac", "1", "-ar", str(rate), "-f", "f32le", "pipe:1"]
-        process = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=messages))
-        stack.callback(process.kill)  # runs before the wait of Popen's own exit
-        while data := process.stdout.read(4 * BLOCK_SAMPLES):
-            yield np.frombuffer(data[: len(data) // 4 * 4], np.float32)[:, None]
-        failed = process.wait() != 0
-        messages.seek(0)
-        said = messages.read().decode(errors="replace").strip().splitlines()
-    ending = next((line for line in said if re.search("partial file|prematurely|truncated", line)), None)
-    if failed or ending:
-        message = ending or (said[0] if said else "no reason given")
-        what = re.sub(r"^\[.*?\] |^file:.*?: ", "", message).rstrip(".")
-        raise AudioError(f"{name}: cannot be decoded as audio ({reason}; ffmpeg: {what})")
-
-
-def _path_of(file: BinaryIO, stack: ExitStack) -> str:
-    """A path that holds the bytes of an open file: its own or a temporary copy."""
-    path = getattr(file, "name", None)
-    if isinstance(path, (str, os.PathLike)) and file.tell() == 0 and os.path.isfile(path):
-        return os.fspath(path)
-    copy = stack.enter_context(tempfile.NamedTemporaryFile(suffix=".audio"))
-    shutil.copyfileobj(file, copy)
-    copy.flush()
-    return copy.name
+def _refusal(view: View, error: Exception) -> str:
+    """Why nothing can be decoded, in words for the one who owns the file."""
+    if isinstance(error, (ValueError, OSError)) and not isinstance(error, av.FFmpegError):
+        return str(error)
+    view.seek(0)
+    head = view.read(64)
+    if head[4:8] == b"ftyp":
+        return "damaged or truncated: its index (moov) is missing, as when a recording was never finished"
+    known = (b"RIFF", b"fLaC", b"OggS", b"ID3", b"\x1a\x45\xdf\xa3", b"FORM", b".snd", b"RIFX", b"caff", b"wvpk")
+    if head.startswith(known):
+        return "damaged or truncated: cannot be decoded from its start on"
+    return (
+        "cannot be decoded as audio: no format that FFmpeg knows (raw samples need a header first: "
+        "ffmpeg -f s16le -ar 16000 -ac 1 -i IN OUT.wav)"
+    )

@@ -16,6 +16,7 @@ from functools import cache
 import numpy as np
 
 from asr.audio.io import SAMPLING_RATE
+from asr.audio.level import Leveller
 
 FRAME = 512  # samples: 32 ms, what silero-vad judges at a time
 FRAME_SECONDS = FRAME / SAMPLING_RATE
@@ -126,6 +127,7 @@ class SegmentStream:
     def __init__(self, segmenter: Segmenter):
         self.segmenter = segmenter
         self._detect = segmenter.detector()
+        self._level = Leveller(FRAME_SECONDS)
         self._speaking = False
         self._rest = np.zeros(0, np.float32)  # samples that do not fill a frame
         self._pending = _Pending(_frames(segmenter.padding))
@@ -158,7 +160,8 @@ class SegmentStream:
     def _add(self, frame: np.ndarray) -> Iterator[SpeechSegment]:
         segmenter, pending = self.segmenter, self._pending
         offset = max(0.0, segmenter.onset - 0.15) if segmenter.offset is None else segmenter.offset
-        probability = self._detect(np.pad(frame, (0, FRAME - len(frame))) if len(frame) < FRAME else frame)
+        heard = self._level(np.pad(frame, (0, FRAME - len(frame))) if len(frame) < FRAME else frame)
+        probability = self._detect(heard)
         self._speaking = probability >= (offset if self._speaking else segmenter.onset)
         pending.add(frame, probability, self._speaking)
         if pending.silence >= _frames(segmenter.max_pause):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 from difflib import SequenceMatcher
 
+from asr.audio.report import Gap
+
 
 @dataclass(frozen=True)
 class Word:
@@ -41,10 +43,15 @@ class Segment:
 
 @dataclass(frozen=True)
 class Transcript:
-    """The text of a recording. A recording without speech has no segments and an empty text."""
+    """The text of a recording. A recording without speech has no segments and an empty text.
+
+    `missing` are the stretches that could not be decoded, `remarks` what else is odd about the recording.
+    """
 
     segments: list[Segment]
     duration: float  # seconds of the recording
+    missing: list[Gap] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
 
     @property
     def text(self) -> str:
@@ -55,8 +62,9 @@ class Transcript:
         return [word for segment in self.segments for word in segment.words]
 
     def as_dict(self) -> dict:
-        """Plain values for JSON, times rounded to milliseconds."""
-        return _rounded({"text": self.text, **asdict(self)})
+        """Plain values for JSON, times rounded to milliseconds; `missing` and `remarks` only where there are any."""
+        values = {"text": self.text, **asdict(self)}
+        return _rounded({key: value for key, value in values.items() if value or key not in ("missing", "remarks")})
 
 
 def _retimed(old: list[Word], texts: list[str], segment: Segment) -> list[Word]:

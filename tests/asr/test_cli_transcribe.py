@@ -69,7 +69,7 @@ def test_process_good_and_bad_files(recordings, tiny_ctc_model, tmp_path):
     done = process("--model", tiny_ctc_model, "--vad_onset", "0", *inputs, text=True)
     assert done.returncode == 1
     lines = [line.split("\t") for line in done.stdout.splitlines()]
-    assert [path for path, _ in lines] == list(map(str, good))
+    assert [path for path, _ in lines] == [str(good[0]), str(bad["cut.flac"]), str(good[1])]
     assert all(text for _, text in lines)
     messages = [line for line in done.stderr.splitlines() if str(tmp_path) in line]
     assert [message.split(":")[0] for message in messages] == list(map(str, bad.values()))
@@ -116,9 +116,30 @@ def test_folder_to_files(transcribe, recordings, tmp_path):
 def test_failed_files_leave_no_output(transcribe, recordings, tmp_path):
     cut = tmp_path / "cut.flac"
     cut.write_bytes((recordings / "deep" / "b.flac").read_bytes()[:-500])
-    status, _, messages = transcribe(cut, recordings / "a.wav", "-o", tmp_path / "out")
+    status, _, messages = transcribe(cut, recordings / "a.wav", "-o", tmp_path / "out", "--strict")
     assert status == 1 and "truncated" in messages
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.txt"]
+
+
+def test_a_damaged_file_is_written_as_far_as_it_goes(transcribe, recordings, tmp_path):
+    cut = tmp_path / "cut.flac"
+    cut.write_bytes((recordings / "deep" / "b.flac").read_bytes()[:-500])
+    status, printed, messages = transcribe(cut)
+    assert status == 1 and printed.strip()
+    assert messages.startswith(f"{cut}: damaged or truncated: missing ") and len(messages.splitlines()) == 1
+    written = json.loads(transcribe(cut, "-f", "json")[1])
+    assert written["missing"][0]["end"] == pytest.approx(1.0, abs=0.01)
+
+
+def test_channels_and_remarks(transcribe, tmp_path):
+    tone = 0.1 * np.random.default_rng(0).standard_normal(RATE)
+    soundfile.write(tmp_path / "a.wav", np.stack([tone, -tone], axis=1), RATE)
+    status, printed, messages = transcribe(tmp_path / "a.wav")
+    assert status == 0 and printed.strip() and "cancel each other" in messages
+    status, printed, messages = transcribe(tmp_path / "a.wav", "--channel", "2")
+    assert status == 0 and printed.strip() and messages == ""
+    assert "no channel 3" in transcribe(tmp_path / "a.wav", "--channel", "3")[2]
+    assert "no track 2" in transcribe(tmp_path / "a.wav", "--audio_track", "2")[2]
 
 
 def test_several_files_as_json_lines(transcribe, recordings):

@@ -119,11 +119,58 @@ def test_bad_files_do_not_stop_the_others(transcriber, melody, tmp_path):
     cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
     errors = []
     sources = [good[0], cut, tmp_path / "missing.wav", good[1]]
-    results = transcriber().transcribe_many(sources, on_error=lambda source, error: errors.append(source))
+    strict = transcriber(strict=True)
+    results = strict.transcribe_many(sources, on_error=lambda source, error: errors.append(source))
     assert [t.text for _, t in results] == ["p300", "p400"]
     assert errors == [cut, tmp_path / "missing.wav"]
     with pytest.raises(AudioError, match="truncated"):
-        list(transcriber().transcribe_many(sources))
+        list(strict.transcribe_many(sources))
+
+
+def test_what_is_left_of_a_damaged_recording_is_transcribed(transcriber, melody, tmp_path):
+    """Tones at 0.5, 3.5, 6.5 ... s; some are gone, and the others keep their times."""
+    path = write(tmp_path / "a.flac", melody([300, 400, 500, 600, 700, 800]))
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2] + bytes(2000) + data[len(data) // 2 + 2000 :])
+    with pytest.warns(UserWarning, match="a.flac: damaged or truncated: missing"):
+        transcript = transcriber()(path)
+    (gap,) = transcript.missing
+    assert transcript.as_dict()["missing"] == [{"start": round(gap.start, 3), "end": round(gap.end, 3)}]
+    assert transcript.duration == pytest.approx(18.5, abs=0.01)
+    whole = [(segment.text, segment.words[0].start) for segment in transcript.segments if segment.text != "p500"]
+    assert len(whole) >= 4 and {"p300", "p800"} <= {text for text, _ in whole}
+    for text, start in whole:
+        assert start == pytest.approx(0.5 + 3 * (int(text[1:]) // 100 - 3), abs=0.3) or start >= gap.start
+
+
+def test_lists_and_dicts_as_in_transformers(transcriber, melody, tmp_path):
+    paths = [write(tmp_path / f"{i}.wav", melody([300 + 100 * i])) for i in range(2)]
+    assert [t.text for t in transcriber()([str(path) for path in paths])] == ["p300", "p400"]
+    assert [t.text for t in transcriber()(paths)] == ["p300", "p400"]
+    assert transcriber()([]) == []
+    sample = {"array": melody([500]), "sampling_rate": RATE}
+    assert transcriber()(sample).text == "p500"
+    assert [t.text for t in transcriber()([sample, {"raw": melody([600]), "sampling_rate": RATE}])] == ["p500", "p600"]
+    with pytest.raises(AudioError, match="expected .array."):
+        transcriber()({"path": "a.wav"})
+
+
+def test_a_channel_or_a_track_can_be_chosen(transcriber, melody):
+    stereo = np.stack([melody([300]), melody([500])])
+    assert transcriber(channel=2)(stereo, RATE).text == "p500"
+    with pytest.raises(AudioError, match="no channel 3"):
+        transcriber(channel=3)(stereo, RATE)
+
+
+@pytest.mark.parametrize("decibels", [-50, -60, -70])
+def test_quiet_sound_is_heard(decibels):
+    """The detector of these tests takes what is over -40 dB for speech, and the recogniser too."""
+    quiet = np.concatenate([np.zeros(RATE), np.sin(2 * np.pi * 300 * np.arange(2 * RATE) / RATE), np.zeros(RATE)])
+    noise = 1e-5 * np.random.default_rng(0).standard_normal(len(quiet))
+    detector = lambda: lambda frame: float(np.sqrt(np.mean(frame**2)) > 0.009)  # noqa: E731
+    heard = Transcriber(PitchRecogniser(), segmenter=Segmenter(detector=detector))
+    transcript = heard(np.float32(quiet * 10 ** (decibels / 20) + noise), RATE)
+    assert "p300" in transcript.text
 
 
 def test_silence_gives_an_empty_transcript(transcriber, make_silence):

@@ -1,65 +1,113 @@
-"""Whatever is in a file, decoding it ends soon, in audio or in an AudioError."""
+"""Whatever happens to a file: what can be decoded keeps its time, and what is lost is reported or the file refused."""
 
-import time
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 
-from asr.audio.errors import AudioError
-from asr.audio.io import load
+sys.path.insert(0, str(Path(__file__).parent))
+from recordings import FORMATS, RATE, encoded, misplaced, scale  # noqa: E402
 
-FORMATS = {"wav": {}, "flac": {}, "ogg": {}, "mp3": {}, "opus": {"format": "OGG", "subtype": "OPUS"}}
-TRIALS = 24
+from asr.audio.errors import AudioError  # noqa: E402
+from asr.audio.io import load  # noqa: E402
+from asr.audio.report import Report  # noqa: E402
+
+SECONDS = 12
+SUFFIXES = sorted({*FORMATS, "ogg"})
+UNCHECKED = {"wav", "aiff", "caf"}  # plain samples: nobody can tell that some were replaced, or where some are missing
+NO_TIMES = {"aac"}  # and without a length: what was cut out of the middle cannot be measured
+HEADERS = 24
 
 
-def corruptions(data: bytes, rng: np.random.Generator):
-    """Headers with changed bytes, truncations, bytes changed all over and a piece cut out."""
-    for trial in range(TRIALS):
+@pytest.fixture(scope="module")
+def whole():
+    """whole(suffix) -> a file of twelve seconds, each with a tone of its own."""
+    made = {}
+
+    def make(suffix: str) -> bytes:
+        options = {"movflags": "faststart"} if suffix in ("m4a", "3gp") else {}
+        return made.setdefault(suffix, made.get(suffix) or encoded(scale(SECONDS), suffix, **options))
+
+    return make
+
+
+def read(data: bytes) -> tuple[np.ndarray, Report] | None:
+    """What is left of a file and what is said of it; None: it was refused in one line."""
+    report = Report()
+    try:
+        return load(data, report=report), report
+    except AudioError as error:
+        assert "\n" not in str(error)
+        return None
+
+
+def check(result, times: bool = True) -> None:
+    """What is lost is reported, and what is not lost is where it was."""
+    if result is None:
+        return
+    wave, report = result
+    windows, worst = misplaced(wave)
+    assert np.isfinite(wave).all()
+    assert worst <= 0.3 or not times
+    if windows < 4 * SECONDS - 2:
+        assert report.missing
+    else:
+        assert sum((gap.end or gap.start) - gap.start for gap in report.missing) < 1
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_whole_files_are_whole(whole, suffix):
+    wave, report = read(whole(suffix))
+    windows, worst = misplaced(wave)
+    assert report.missing == [] and report.remarks == []
+    assert len(wave) / RATE == pytest.approx(SECONDS, abs=0.15)
+    assert windows >= 4 * SECONDS - 2 and worst <= 0.15
+
+
+@pytest.mark.parametrize("kind", ["zeros", "noise", "hole"])
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_damage_in_the_middle(whole, suffix, kind):
+    data, rng = whole(suffix), np.random.default_rng(1)
+    start, length = int(0.4 * len(data)), len(data) // 12
+    piece = {"zeros": bytes(length), "noise": rng.bytes(length), "hole": b""}[kind]
+    result = read(data[:start] + piece + data[start + length :])
+    if suffix in UNCHECKED and kind != "hole":
+        assert result is not None
+        return
+    check(result, times=not (kind == "hole" and suffix in UNCHECKED | NO_TIMES))
+    assert result is not None and result[1].missing
+
+
+@pytest.mark.parametrize("share", [0.9, 0.5])
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_truncation(whole, suffix, share):
+    data = whole(suffix)
+    result = read(data[: int(share * len(data))])
+    check(result)
+    assert result is not None and result[1].missing
+    with pytest.raises(AudioError, match="truncated"):
+        load(data[: int(share * len(data))])  # a file is whole or refused where nobody asked for less
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_damaged_headers(whole, suffix):
+    data, rng = whole(suffix), np.random.default_rng(2)
+    for _ in range(HEADERS):
         broken = bytearray(data)
-        if trial % 4 == 0:
-            broken = broken[: rng.integers(1, len(data))]
-        elif trial % 4 == 1:
-            start = rng.integers(0, len(data) - 100)
-            del broken[start : start + rng.integers(1, 100)]
-        else:
-            end = 64 if trial % 4 == 2 else len(data)
-            for position in rng.integers(0, end, size=rng.integers(1, 9)):
-                broken[position] = rng.integers(0, 256)
-        yield bytes(broken)
-
-
-@pytest.mark.parametrize("suffix", FORMATS)
-def test_corrupt_files(tmp_path, suffix):
-    rng = np.random.default_rng(0)
-    wave = (0.2 * np.sin(np.arange(16_000) / 8) + 0.01 * rng.standard_normal(16_000)).astype(np.float32)
-    path = tmp_path / f"whole.{suffix}"
-    soundfile.write(path, wave, 16_000, **FORMATS[suffix])
-    broken = tmp_path / f"broken.{suffix}"
-    errors = 0
-    for data in corruptions(path.read_bytes(), rng):
-        broken.write_bytes(data)
-        started = time.monotonic()
-        try:
-            decoded = load(broken)
-        except AudioError as error:
-            assert "\n" not in str(error)
-            errors += 1
-        else:
-            assert decoded.ndim == 1 and len(decoded) and np.isfinite(decoded).all()
-            assert len(decoded) <= 60 * 16_000
-        assert time.monotonic() - started < 10
-    assert 0 < errors
-
-
-def test_damaged_mp3_frames_do_not_litter_the_terminal(tmp_path, capfd):
-    path = tmp_path / "a.mp3"
-    soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 160_000), 16_000)
-    data = bytearray(path.read_bytes())
-    for position in range(2000, len(data), 997):
-        data[position] ^= 0xFF
-    load(bytes(data))
-    assert capfd.readouterr() == ("", "")
+        for position in rng.integers(0, 128, size=rng.integers(1, 6)):
+            broken[position] = rng.integers(0, 256)
+        result = read(bytes(broken))
+        if result is None:
+            continue
+        wave, report = result
+        assert np.isfinite(wave).all() and len(wave) < 600 * RATE
+        windows, worst = misplaced(wave)
+        # With another sampling rate or number of channels in the header, the tones are others too; and an edit list,
+        # which MP4 has among its first bytes, may leave out what it likes.
+        described_otherwise = windows == 0 or worst > 0.3 or suffix in ("m4a", "3gp")
+        if not described_otherwise and windows < 4 * SECONDS - 4:
+            assert report.missing or report.remarks
 
 
 @pytest.mark.parametrize("magic", [b"RIFF", b"fLaC", b"OggS", b"ID3\x04", b"\xff\xfb\x90\x64", b"FORM", b""])
@@ -69,3 +117,11 @@ def test_noise_behind_a_promising_start(magic):
         assert np.isfinite(load(data)).all()
     except AudioError as error:
         assert "\n" not in str(error)
+
+
+def test_damaged_frames_do_not_litter_the_terminal(whole, capfd):
+    data = bytearray(whole("mp3"))
+    for position in range(2000, len(data), 997):
+        data[position] ^= 0xFF
+    read(bytes(data))
+    assert capfd.readouterr() == ("", "")

@@ -1,0 +1,235 @@
+"""What has to be put right in a file before a decoder sees it: lengths of WAV, tags before it, links of Ogg.
+
+Recorders that crash or write to a pipe leave wrong lengths, and decoders that trust them drop sound without a word.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from asr.audio.report import Report
+
+SLACK = 512  # bytes: recorders miscount by as much, and tails of that size hold no words
+STREAMED = 0x7FFF_0000  # bytes: writers to a pipe put lengths from here up into a WAV header
+TO_THE_END = (0xFFFF_FFFF).to_bytes(4, "little")  # as a length of WAV
+# kbit/s of MPEG audio by (is MPEG 1, layer) and the four bits of the header.
+BIT_RATES = {
+    (True, 3): (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    (True, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
+    (False, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+    (False, 2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+}
+ASF_PROPERTIES = bytes.fromhex("A1DCAB8C47A9CF118EE400C00C205365")
+CHUNK_LIMIT = 1000  # chunks before the samples; a file with more is no recording
+
+
+class View:
+    """The bytes from `start` to `end` of an open file as a file of its own; `patches` replace some, by position."""
+
+    def __init__(self, file: BinaryIO, start: int, end: int):
+        self.file, self.start, self.size = file, start, end - start
+        self.patches: dict[int, bytes] = {}
+        self.share = 1.0  # of what its header promises is there
+        self.position = 0
+
+    def again(self) -> View:
+        """The same bytes with a position of their own."""
+        view = View(self.file, self.start, self.start + self.size)
+        view.patches, view.share = self.patches, self.share
+        return view
+
+    def read(self, count: int = -1) -> bytes:
+        left = max(0, self.size - self.position)
+        self.file.seek(self.start + self.position)
+        data = self.file.read(left if count < 0 else min(count, left))
+        for at, patch in self.patches.items():
+            first, last = max(at, self.position), min(at + len(patch), self.position + len(data))
+            if first < last:
+                mine = first - self.position
+                data = data[:mine] + patch[first - at : last - at] + data[mine + last - first :]
+        self.position += len(data)
+        return data
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self.position = max(0, offset + (0, self.position, self.size)[whence])
+        return self.position
+
+    def tell(self) -> int:
+        return self.position
+
+
+def parts(file: BinaryIO, report: Report) -> Iterator[View]:
+    """The recordings in a file, to be played one after the other: the links of an Ogg chain, else all of it.
+
+    Args:
+        file: seekable; what lies before its position is not looked at.
+        report: gets a remark on every length that is wrong.
+    """
+    start, end = file.tell(), file.seek(0, os.SEEK_END)
+    whole = View(file, start, end)
+    behind_tag = id3_bytes(whole)
+    head = View(file, start + behind_tag, end)
+    magic = head.read(12)
+    if magic[:4] == b"RIFF" and magic[8:] == b"WAVE":
+        _mend_wav(head, report)
+        yield head
+    elif magic[:4] == b"RIFF" and magic[8:] == b"AVI ":
+        whole.share = min(1.0, (whole.size + SLACK) / (8 + int.from_bytes(magic[4:8], "little")))
+        yield whole
+    elif magic[:4] == b"OggS":
+        firsts = [*_ogg_links(head), head.size]
+        for first, last in zip(firsts[:-1], firsts[1:], strict=True):
+            yield View(file, head.start + first, head.start + last)
+    else:
+        yield whole
+
+
+def id3_bytes(view: View) -> int:
+    """Length of the ID3v2 tags at the start."""
+    length = 0
+    while True:
+        view.seek(length)
+        tag = view.read(10)
+        if len(tag) < 10 or tag[:3] != b"ID3":
+            return length
+        length += 10 + sum((byte & 0x7F) << 7 * (3 - i) for i, byte in enumerate(tag[6:]))
+
+
+def _mend_wav(view: View, report: Report) -> None:
+    """Correct the length of the samples where it cannot be right."""
+    at = _wav_samples(view)
+    if at is None:
+        return
+    view.seek(at + 4)
+    promised, present = int.from_bytes(view.read(4), "little"), view.size - at - 8
+    beyond = present - promised
+    if present <= 0:
+        return
+    if beyond < -SLACK and promised < STREAMED:
+        view.share = present / promised
+        return
+    if promised == 0 and _are_chunks(view, at + 8):
+        view.size = at + 8  # FFmpeg would take 0 for "to the end"
+        return
+    if beyond < 0 and promised < STREAMED:
+        report.remarks.append(f"its header promises {-beyond} bytes more than there are; read to the end")
+    elif beyond > (SLACK if promised else 0) and not _are_chunks(view, at + 8 + promised):
+        report.remarks.append(f"its header speaks of {promised} bytes of sound, {present} are there; read to the end")
+    elif beyond >= 0:
+        return
+    view.patches[at + 4] = TO_THE_END
+
+
+def _wav_samples(view: View) -> int | None:
+    """Where the chunk with the samples starts."""
+    position = 12
+    for _ in range(CHUNK_LIMIT):
+        view.seek(position)
+        header = view.read(8)
+        if len(header) < 8:
+            return None
+        if header[:4] == b"data":
+            return position
+        length = int.from_bytes(header[4:], "little")
+        position += 8 + length + length % 2
+    return None
+
+
+def _are_chunks(view: View, position: int) -> bool:
+    """Whether all from here on are the chunks that may follow the samples of a WAV (titles, markers, tags)."""
+    position += position % 2
+    while position + 8 <= view.size:
+        view.seek(position)
+        header = view.read(8)
+        if not all(32 <= byte < 127 for byte in header[:4]):
+            return False
+        length = int.from_bytes(header[4:], "little")
+        position += 8 + length + length % 2
+    return position - 8 <= view.size + SLACK
+
+
+def _ogg_links(view: View) -> list[int]:
+    """Where the links of a chained Ogg start (RFC 3533, section 4: icecast writes one per song)."""
+    starts, at, in_header = [0], 0, True
+    while (page := _ogg_page(view, at)) is not None:
+        at, length, is_first = page
+        if is_first and not in_header:
+            starts.append(at)
+        in_header = is_first
+        at += length
+    return starts
+
+
+def _ogg_page(view: View, at: int) -> tuple[int, int, bool] | None:
+    """Position, length and whether it begins a stream, of the next Ogg page at or after `at`."""
+    view.seek(at)
+    header = view.read(27 + 255)
+    while header[:5] != b"OggS\0":
+        found = header.find(b"OggS\0", 1)
+        if found < 0:
+            if len(header) < 5:
+                return None
+            found = len(header) - 4
+        at += found
+        view.seek(at)
+        header = view.read(1 << 16)
+    if len(header) < 27 or len(header) < 27 + header[26]:
+        return None
+    return at, 27 + header[26] + sum(header[27 : 27 + header[26]]), bool(header[5] & 2)
+
+
+def ends_with_whole_page(view: View) -> bool:
+    """Whether nothing is cut off the last page of an Ogg (RFC 3533, section 6)."""
+    at = max(0, view.size - (1 << 16))  # the largest page is shorter
+    while (page := _ogg_page(view, at)) is not None:
+        at = page[0] + page[1]
+    view.seek(at)
+    return at <= view.size and b"OggS" not in view.read()
+
+
+def mp3_seconds(view: View) -> float | None:
+    """Length by the Xing, Info or VBRI header in the first frame of an MP3; None: FFmpeg can only guess it."""
+    view.seek(id3_bytes(view))
+    head = view.read(256)
+    at, frames = max(head.find(b"Xing"), head.find(b"Info")), 0
+    if 0 <= at < len(head) - 12 and head[at + 7] & 1:
+        frames = int.from_bytes(head[at + 8 : at + 12], "big")
+    elif (at := head.find(b"VBRI")) >= 0:
+        frames = int.from_bytes(head[at + 14 : at + 18], "big")
+    if not frames or not mpeg_frame_bytes(head[:4]):
+        return None
+    samples, sampling_rate = _mpeg_rate(head)
+    return frames * samples / sampling_rate
+
+
+def asf_seconds(view: View) -> float | None:
+    """Length by the file properties object of an ASF (WMA, WMV), whose guess by FFmpeg follows what is left of it."""
+    view.seek(0)
+    head = view.read(1 << 16)
+    at = head.find(ASF_PROPERTIES)
+    if at < 0 or len(head) < at + 88:
+        return None
+    played, preroll = (int.from_bytes(head[at + offset : at + offset + 8], "little") for offset in (64, 80))
+    return played / 1e7 - preroll / 1e3 or None  # in units of 100 ns and of milliseconds
+
+
+def _mpeg_rate(header: bytes) -> tuple[int, int]:
+    """Samples in a frame of MPEG audio and its sampling rate in Hz."""
+    version, layer = header[1] >> 3 & 3, 4 - (header[1] >> 1 & 3)
+    samples = 576 if layer == 3 and version != 3 else 1152
+    return samples, (44_100, 48_000, 32_000)[header[2] >> 2 & 3] >> {3: 0, 2: 1, 0: 2}[version]
+
+
+def mpeg_frame_bytes(header: bytes) -> int:
+    """Length of the frame of MPEG audio, layer II or III, that has this header of 4 bytes; 0 where it has none."""
+    if len(header) < 4 or header[0] != 0xFF or header[1] < 0xE0:
+        return 0
+    version, layer = header[1] >> 3 & 3, 4 - (header[1] >> 1 & 3)
+    bit_rate, rate = header[2] >> 4, header[2] >> 2 & 3
+    if version == 1 or layer not in (2, 3) or bit_rate in (0, 15) or rate == 3:
+        return 0
+    samples, sampling_rate = _mpeg_rate(header)
+    kilobits = BIT_RATES[version == 3, layer][bit_rate - 1]
+    return samples // 8 * kilobits * 1000 // sampling_rate + (header[2] >> 1 & 1)
