@@ -48,7 +48,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     option = parser.add_argument
     option("audio", nargs="+", help="files, folders, glob patterns, or - for standard input")
-    option("--model", help="folder or Hub id of a CTC model (default: the compact one in the package)")
+    option("--model", help="name of a shipped model, folder or Hub id (default: compact)")
+    option("--compute_type", choices=("auto", "float32", "bfloat16", "int8"), default="auto",
+           help="number format; auto takes the fastest on this machine (default: %(default)s)")
     option("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps ... (default: %(default)s)")
     option("--threads", type=_positive, help="CPU threads (default: what torch chooses)")
     option("--batch_size", type=_positive, default=8, help="segments at once (default: %(default)s)")
@@ -77,8 +79,7 @@ def make_parser() -> argparse.ArgumentParser:
                                  "rescored"),
            help="CTC: greedy or beam; on top of it: dllm denoises the CTC draft, ar writes token by token, speculative "
                 "does so verifying the draft, fused searches with the n-gram while it does so, rescored lets the model "
-                "of ar judge the texts of the beam (default: beam where the model brings a language model, else "
-                "greedy)")
+                "of ar judge the texts of the beam (default: the model's own)")
     option("--decoder_model", metavar="NAME", help="folder or Hub id of the model behind the last five decoders")
     option("--denoising", nargs="+", default=[], metavar="KEY=VALUE",
            help="choices of the dllm decoder: prior, threshold, slots, commit, pruning, early_exit, speech_cache, "
@@ -178,9 +179,9 @@ def _build(args: argparse.Namespace):
             parse_choices(args.denoising),
         )
         transcriber = Transcriber.from_pretrained(
-            args.model, args.device, batch_size=args.batch_size, options=options, segmenter=segmenter,
-            channel=args.channel, track=args.audio_track, strict=args.strict, enhancer=_enhancer(args.enhance),
-            corrector=_corrector(args.correct_model) if args.correct else None,
+            args.model, args.device, args.compute_type, batch_size=args.batch_size, options=options,
+            segmenter=segmenter, channel=args.channel, track=args.audio_track, strict=args.strict,
+            enhancer=_enhancer(args.enhance), corrector=_corrector(args.correct_model) if args.correct else None,
         )
         if shows:
             transcriber.recogniser.on_denoised = _denoising_view(args, transcriber.recogniser.tokenizer)

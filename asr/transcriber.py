@@ -68,16 +68,17 @@ class Transcriber:
 
     @classmethod
     def from_pretrained(
-        cls, name: str | os.PathLike | None = None, device: str = "auto", **kwargs
+        cls, name: str | os.PathLike | None = None, device: str = "auto", compute_type: str = "auto", **kwargs
     ) -> Transcriber:
-        """Load a model from a folder or a Hub id; None is the compact model that ships in the package.
+        """Load a model by the name of a shipped one, from a folder or a Hub id; None is the default that ships.
 
         Args:
-            name: a `CTCModel` of ours or any CTC model of transformers.
+            name: a model of ours or any CTC model of transformers (`asr.loading.SHIPPED` names what ships).
             device: "auto", "cpu", "cuda", "cuda:1", "mps" ...
+            compute_type: "auto", "float32", "bfloat16" or "int8" (`asr.hybrid.precision`).
             kwargs: the arguments of `Transcriber`.
         """
-        return cls(load_recogniser(name, device), **kwargs)
+        return cls(load_recogniser(name, device, compute_type), **kwargs)
 
     def __call__(self, source, sampling_rate: int | None = None) -> Transcript | list[Transcript]:
         """Transcribe one recording, or a list of them in shared batches; warns of each that is damaged.

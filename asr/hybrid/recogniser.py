@@ -76,6 +76,11 @@ class HybridRecogniser:
         lengths = torch.tensor([len(row) for row in hidden], device=self.device)
         return Heard(pad_sequence(hidden, batch_first=True), lengths, posteriors)
 
+    def log_probabilities(self, waves: list[np.ndarray]) -> tuple[Tensor, Tensor]:
+        """CTC log-probabilities [batch, steps, units] of a batch and their lengths [batch]."""
+        posteriors = self.listen(waves).posteriors
+        return pad_sequence(posteriors, batch_first=True), torch.tensor([len(row) for row in posteriors])
+
     def hypotheses(self, heard: Heard, options: DecodeOptions) -> list[list[Hypothesis]]:
         """Hypotheses of each utterance, best first.
 

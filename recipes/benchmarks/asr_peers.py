@@ -121,7 +121,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("table", help="recordings with columns id, path, text")
     parser.add_argument("--systems", nargs="+", choices=list(SYSTEMS), default=list(SYSTEMS))
-    parser.add_argument("--model", help="folder or Hub id for our systems (default: the compact model)")
+    parser.add_argument("--model", help="name, folder or Hub id for our systems (default: the one that ships)")
     parser.add_argument("--limit", type=int, help="only so many recordings, spread over the table")
     parser.add_argument("--out", type=Path, help="folder for result.json and the hypotheses")
     args = parser.parse_args(argv)

@@ -223,7 +223,7 @@ def main(argv: list[str] | None = None) -> int:
     option = parser.add_argument
     option("table", help="recordings with columns id, path, text")
     option("--systems", nargs="+", choices=list(SYSTEMS), default=[name for name in SYSTEMS if name != "learned"])
-    option("--recogniser", help="model whose encoder all share (default: the compact one)")
+    option("--recogniser", default="compact", help="model whose encoder all share (default: %(default)s)")
     option("--denoiser", help="folder of the denoiser (default: the compact one)")
     option("--twin", help="folder of the autoregressive twin (default: the compact one)")
     option("--batch", type=int, nargs="+", default=[1, 8], help=f"batch sizes; beyond 1 only {', '.join(BATCHED)}")

@@ -369,7 +369,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     option = parser.add_argument
     option("table", help="held-out recordings with columns id, path, speaker, text")
-    option("--model", help="folder or Hub id of the recogniser (default: the compact model)")
+    option("--model", default="compact", help="the recogniser: a name, folder or Hub id (default: %(default)s)")
     option("--dlm", type=Path, help="folder of the correction model (default: the compact model)")
     option("--lm", type=Path, help="folder of the language model of the same size")
     option("--hypotheses", type=Path, nargs="+", default=[], help="texts by id of other recognisers to correct")

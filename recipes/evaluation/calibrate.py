@@ -18,9 +18,8 @@ import jiwer
 import torch
 
 from asr.audio.io import atomic_path
-from asr.ctc.model import COMPACT
 from asr.ctc.timing import calibration_error, fit_calibration
-from asr.loading import load_recogniser
+from asr.loading import load_recogniser, shipped
 from asr.recogniser import DECODERS, DecodeOptions
 from recipes.data.corpora import Recording, read_table
 
@@ -36,13 +35,19 @@ def right_words(reference: str, hypothesis: str) -> list[bool]:
     return right
 
 
+def plain(word: str) -> str:
+    """A written word as plain reference texts spell it: "Mr." is mister; it stays one word."""
+    word = word.lower().strip(".,?!-")
+    return {"mr": "mister", "mrs": "missus", "dr": "doctor"}.get(word, word) or "-"
+
+
 def raw_scores(recogniser, recordings: list[Recording], decoder: str) -> Scores:
     """Uncalibrated word confidences of all recordings."""
     scores: Scores = {}
     options = DecodeOptions(decoder=decoder, word_timestamps=True)
     for recording in recordings:
         utterance = recogniser.transcribe_batch([recording.wave()], options)[0]
-        right = right_words(recording.text, utterance.text)
+        right = right_words(recording.text, " ".join(plain(word) for word in utterance.text.split()))
         words = zip(utterance.words, right, strict=True)
         scores.setdefault(recording.speaker, []).extend((word.confidence, ok) for word, ok in words)
     return scores
@@ -68,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
         prog="python -m recipes.calibrate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("table", help="held-out recordings with columns id, path, speaker, text")
-    parser.add_argument("--model", type=Path, default=COMPACT, help="model folder (default: the compact model)")
+    parser.add_argument("--model", type=Path, default=shipped(None), help="model folder (default: the one that ships)")
     parser.add_argument("--decoders", nargs="+", choices=DECODERS, default=["greedy", "beam"])
     args = parser.parse_args(argv)
 

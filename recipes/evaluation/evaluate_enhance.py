@@ -222,14 +222,18 @@ def _add_word_errors(scores: dict, systems: dict, clips: list[Clip], recogniser,
     """Word errors and reference words of each clip; `_mean` pools them to a rate."""
     import jiwer
 
+    from asr.score import whisper_normaliser
+
+    _, normalise = whisper_normaliser()
     for number, clip in enumerate(clips):
         heard = {name: recogniser(loader(clip), 16_000).text for name, loader in systems.items()}
         text = texts.get(clip.id) or texts.get(clip.speech or "")
         reference, name = (text, "wer") if text else (heard["clean"], "dwer")
-        if not reference.strip():
+        reference = normalise(reference)
+        if not reference:
             continue
         for system, hypothesis in heard.items():
-            counts = jiwer.process_words(reference.lower(), hypothesis.lower())
+            counts = jiwer.process_words(reference, normalise(hypothesis))
             errors = counts.substitutions + counts.insertions + counts.deletions
             words = counts.substitutions + counts.deletions + counts.hits
             scores[system][number] |= {f"{name}_errors": errors, f"{name}_words": words}

@@ -21,8 +21,8 @@ from tqdm import tqdm
 
 from asr.audio.io import atomic_path
 from asr.ctc.beam import BeamOptions, prefix_beam
-from asr.ctc.model import COMPACT
-from asr.loading import load_recogniser
+from asr.loading import load_recogniser, shipped
+from asr.score import whisper_normaliser
 from recipes.data.corpora import Recording, read_table
 
 
@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
         prog="python -m recipes.tune_beam", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("table", help="held-out recordings with columns id, path, text")
-    parser.add_argument("--model", type=Path, default=COMPACT, help="model folder with an ngram.npz")
+    parser.add_argument("--model", type=Path, default=shipped(None), help="model folder with an ngram.npz")
     parser.add_argument("--limit", type=int, help="use only so many recordings, spread evenly")
     parser.add_argument("--beam_size", type=int, default=16)
     parser.add_argument("--weights", type=float, nargs="+", default=[0.0, 0.5, 0.7, 0.85, 1.0])
@@ -49,12 +49,14 @@ def main(argv: list[str] | None = None) -> int:
 
     recogniser, recordings = load_recogniser(args.model, "cpu"), read_table(args.table)
     recordings = recordings[:: max(1, len(recordings) // (args.limit or len(recordings)))]
-    outputs, references = posteriors(recogniser, recordings), [r.text for r in recordings]
+    _, normalise = whisper_normaliser()
+    outputs, references = posteriors(recogniser, recordings), [normalise(r.text) for r in recordings]
     rates = {}
     for weight, bonus in tqdm(list(itertools.product(args.weights, args.bonuses)), unit="pair", file=sys.stderr):
         options = replace(BeamOptions(), beam_size=args.beam_size, lm_weight=weight, token_bonus=bonus)
         lm = recogniser.lm if weight else None
-        texts = [prefix_beam(output, recogniser.tokenizer, options, lm)[0].text for output in outputs]
+        found = [prefix_beam(output, recogniser.tokenizer, options, lm)[0].text for output in outputs]
+        texts = [normalise(text) for text in found]
         rates[weight, bonus] = jiwer.wer(references, texts)
         print(f"lm_weight {weight} token_bonus {bonus}: WER {rates[weight, bonus]:.4f}", flush=True)
     weight, bonus = min(rates, key=rates.get)
