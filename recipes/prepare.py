@@ -6,6 +6,8 @@
     python -m recipes.prepare recorded  TABLE OUT --copies 12 --noise NOISE_TABLE
     python -m recipes.prepare synthetic TEXT  OUT --hours 40 --voices flite --noise NOISE_TABLE
     python -m recipes.prepare synthetic TEXT  OUT --hours 40 --voices hibari,piper --format opus
+    python -m recipes.prepare tokenizer TEXT units512.json --vocabulary 512 --written    # for experiment=hybrid_tiny,
+    python -m recipes.prepare recorded  TABLE OUT --copies 2 --features whisper          # with its features
 
 `recorded` and `synthetic` write feature stores (recipes/data/store.py), or `synthetic` audio files, shard by shard. A
 shard depends on the seed and its own number only, so several machines can share the work with --shard_index I
@@ -24,6 +26,8 @@ VOICES = (
     "vits:FOLDER_OR_HUB_ID (default: %(default)s); each is heard equally often"
 )
 NORMALISE = "speak the text as written, but keep it in lower case without punctuation; leaves out sentences with digits"
+FEATURES = "log_mel: what our own encoders read (default); whisper: what hybrid recognisers read, see hybrid_tiny"
+ALIGN = "keep the times of the words too, by this CTC recogniser of ours (a folder, or compact for the shipped one)"
 FORMAT = "features: a feature store; flac, opus: audio files and OUT/table.tsv (default: %(default)s)"
 
 # -- commands ----------------------------------------------------------------------------------------------
@@ -38,10 +42,13 @@ def librispeech(args: argparse.Namespace) -> None:
 
 def tokenizer(args: argparse.Namespace) -> None:
     from asr.audio.io import atomic_path
-    from asr.text.tokenizer import Tokenizer
+    from asr.text.tokenizer import Tokenizer, written_text
     from recipes.data.corpora import read_sentences
 
-    trained = Tokenizer.train(read_sentences(args.text), args.vocabulary)
+    sentences = read_sentences(args.text)
+    if args.written:
+        sentences = map(written_text, sentences)
+    trained = Tokenizer.train(sentences, args.vocabulary, args.written)
     with atomic_path(args.out) as partial_file:
         partial_file.write_text(trained.definition, encoding="utf-8")
 
@@ -60,6 +67,15 @@ def ngram(args: argparse.Namespace) -> None:
     print(f"n-grams of each order: {[len(keys) for keys in lm.keys]}", file=sys.stderr)
 
 
+def content_of(args: argparse.Namespace):
+    """What the store keeps. Raises ValueError where the one that is there keeps something else."""
+    from recipes.data.features import Content
+    from recipes.data.store import open_store
+
+    open_store(args.out, args.features)
+    return Content(args.features, args.align)
+
+
 def recorded(args: argparse.Namespace) -> None:
     from recipes.data import features
     from recipes.data.corpora import read_table
@@ -74,6 +90,7 @@ def recorded(args: argparse.Namespace) -> None:
         strength=args.strength,
         seed=args.seed,
         out=args.out,
+        content=content_of(args),
     )
     missing = [s for s in range(args.shard_index, shards, args.shard_count) if not shard_exists(args.out, s)]
     features.run_shards(job, missing, args.out.name, args.workers, args.noise)
@@ -91,7 +108,7 @@ def synthetic(args: argparse.Namespace) -> None:
     shards = speech.shards(args.hours)
     mine = range(args.shard_index, shards, args.shard_count)
     if args.format == "features":
-        job = partial(spoken.feature_shard, spoken=speech, out=args.out)
+        job = partial(spoken.feature_shard, spoken=speech, out=args.out, content=content_of(args))
         missing = [shard for shard in mine if not shard_exists(args.out, shard)]
     else:
         job = partial(spoken.audio_shard, spoken=speech, out=args.out, suffix=f".{args.format}")
@@ -115,9 +132,10 @@ def make_parser() -> argparse.ArgumentParser:
     command.set_defaults(run=librispeech)
 
     command = commands.add_parser("tokenizer", help="learn a sub-word vocabulary")
-    command.add_argument("text", help="normalised sentences, one a line (.xz is read too)")
+    command.add_argument("text", help="normalised sentences (or any, with --written), one a line (.xz is read too)")
     command.add_argument("out", type=Path)
     command.add_argument("--vocabulary", type=int, default=256, help="units, four special ones included")
+    command.add_argument("--written", action="store_true", help="keep capitals, digits and punctuation")
     command.set_defaults(run=tokenizer)
 
     command = commands.add_parser("ngram", help="estimate the n-gram language model of the beam search")
@@ -149,6 +167,8 @@ def make_parser() -> argparse.ArgumentParser:
             command.add_argument("--normalise", action="store_true", help=NORMALISE)
             command.add_argument("--format", choices=("features", "flac", "opus"), default="features", help=FORMAT)
         command.add_argument("out", type=Path, help="folder of what is made")
+        command.add_argument("--features", choices=("log_mel", "whisper"), default="log_mel", help=FEATURES)
+        command.add_argument("--align", metavar="MODEL", help=ALIGN)
         command.add_argument("--noise", help="table with columns path, split, kind: recordings of noise to mix in")
         command.add_argument("--strength", type=float, default=1.0, help="augmentation strength (0 none, 1 default)")
         command.add_argument("--workers", type=int, default=2)

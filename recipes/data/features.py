@@ -8,13 +8,48 @@ from __future__ import annotations
 import multiprocessing
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 SHARD_UTTERANCES = 500
 _noises: list = []  # of this worker process
 
 
-def recorded_shard(shard: int, recordings: list, copies: int, strength: float, seed: int, out: Path) -> None:
+@dataclass(frozen=True)
+class Content:
+    """What a store keeps of an utterance.
+
+    Args:
+        features: one of `recipes.data.store.FEATURES`.
+        aligner: folder or Hub id of a CTC recogniser that says when each word is spoken; None: nothing does.
+    """
+
+    features: str = "log_mel"
+    aligner: str | None = None
+
+    def of(self, wave: np.ndarray, text: str, warp: float) -> tuple[np.ndarray, dict]:
+        """Log-mel [frames, mel] of a wave [samples], and further fields of its example.
+
+        `warp` is of the vocal tract; Whisper's features are left as Whisper knows them.
+        """
+        import torch
+
+        from asr.audio.features import log_mel, whisper_log_mel
+
+        sound = torch.from_numpy(wave)
+        features = whisper_log_mel(sound) if self.features == "whisper" else log_mel(sound, warp=round(warp, 2))
+        if self.aligner is None:
+            return features.numpy(), {}
+        from recipes.data.alignment import aligner
+
+        return features.numpy(), {"spans": aligner(self.aligner).spans(wave, text)}
+
+
+def recorded_shard(
+    shard: int, recordings: list, copies: int, strength: float, seed: int, out: Path, content: Content = Content()
+) -> None:
     """Write one shard of augmented recordings; copy 0 of each recording is left as it is."""
     from asr.audio import AudioError
     from asr.audio.augment import recorded_speech_chain, seeded
@@ -32,18 +67,11 @@ def recorded_shard(shard: int, recordings: list, copies: int, strength: float, s
             continue
         if copy:
             wave = chain(wave, rng)
-        features.append(features_of(wave, float(rng.uniform(0.88, 1.12)) if copy else 1.0))
-        examples.append({"id": f"{recording.id}#{copy}", "text": recording.text, "speaker": recording.speaker})
-    write_shard(out, shard, examples, features)
-
-
-def features_of(wave, warp: float):
-    """Log-mel [frames, mel] of a wave under a vocal-tract warp."""
-    import torch
-
-    from asr.audio.features import log_mel
-
-    return log_mel(torch.from_numpy(wave), warp=round(warp, 2)).numpy()
+        found, extra = content.of(wave, recording.text, float(rng.uniform(0.88, 1.12)) if copy else 1.0)
+        features.append(found)
+        about = {"id": f"{recording.id}#{copy}", "text": recording.text, "speaker": recording.speaker}
+        examples.append({**about, **extra})
+    write_shard(out, shard, examples, features, content.features)
 
 
 def noises() -> list:

@@ -48,17 +48,20 @@ class SpeechData:
 
 
 class SpeechBatches:
-    """Training batches and held-out batches of the stores that a `SpeechData` names."""
+    """Training batches and held-out batches of the stores that a `SpeechData` names; a share of 0 leaves one out."""
+
+    features = "log_mel"  # that the stores have to hold
 
     def __init__(self, data: SpeechData, tokenizer: Tokenizer, seed: int):
         self.data, self.tokenizer, self.seed = data, tokenizer, seed
-        self.stores = [FeatureStore(s.folder) for s in data.stores]
-        total = sum(s.share for s in data.stores)
+        used = [s for s in data.stores if s.share > 0]
+        self.stores = [FeatureStore(s.folder, self.features) for s in used]
+        total = sum(s.share for s in used)
         self.sources = [
             Source(np.array([e.seconds for e in store.examples]), s.share / total)
-            for store, s in zip(self.stores, data.stores, strict=True)
+            for store, s in zip(self.stores, used, strict=True)
         ]
-        self.validation = FeatureStore(data.validation)
+        self.validation = FeatureStore(data.validation, self.features)
 
     def stage(self, epoch: int) -> Stage:
         """The limits that hold in an epoch."""
@@ -90,26 +93,32 @@ class SpeechBatches:
             features = [self.data.spec_augment(f, rng) for f in features]
         return {**collate(features, texts, self.tokenizer), "seconds": sum(map(len, features)) / 100}
 
-    def held_out(self, batch: int = 8) -> Iterator[tuple[dict[str, Tensor], list[str]]]:
-        """Batches of the validation store and their texts (`validation_utterances`, spread evenly), by length."""
+    def held_out_indices(self, batch: int) -> Iterator[list[int]]:
+        """Utterances of the validation store (`validation_utterances`, spread evenly) in batches, by length."""
         total = len(self.validation)
-        count = self.data.validation_utterances or total
+        count = min(total, self.data.validation_utterances or total)
         chosen = sorted(np.linspace(0, total - 1, count).astype(int), key=lambda i: self.validation.examples[i].frames)
         for first in range(0, count, batch):
-            indices = chosen[first : first + batch]
+            yield chosen[first : first + batch]
+
+    def held_out(self, batch: int = 8) -> Iterator[tuple[dict[str, Tensor], list[str]]]:
+        """Batches of the validation store and their texts."""
+        for indices in self.held_out_indices(batch):
             texts = [self.validation.examples[i].text for i in indices]
             yield collate([self.validation.features(i) for i in indices], texts, self.tokenizer), texts
 
 
+def pad(sequences: list[list[int]], value: int = 0) -> tuple[Tensor, Tensor]:
+    """Sequences as [batch, longest], and their lengths [batch]."""
+    tensors = [torch.tensor(s, dtype=torch.long) for s in sequences]
+    lengths = torch.tensor([len(t) for t in tensors])
+    return nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=value), lengths
+
+
 def collate(features: list[Tensor], texts: list[str], tokenizer: Tokenizer) -> dict[str, Tensor]:
     """Pad features [frames, mel] and the token and character ids of their texts."""
-
-    def padded(sequences: list[list[int]]) -> tuple[Tensor, Tensor]:
-        tensors = [torch.tensor(s, dtype=torch.long) for s in sequences]
-        return nn.utils.rnn.pad_sequence(tensors, batch_first=True), torch.tensor([len(t) for t in tensors])
-
-    tokens, token_lengths = padded([tokenizer.encode(t) for t in texts])
-    characters, character_lengths = padded([tokenizer.encode_characters(t) for t in texts])
+    tokens, token_lengths = pad([tokenizer.encode(t) for t in texts])
+    characters, character_lengths = pad([tokenizer.encode_characters(t) for t in texts])
     return {
         "features": nn.utils.rnn.pad_sequence(features, batch_first=True),
         "lengths": torch.tensor([len(f) for f in features]),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from recipes.data.features import SHARD_UTTERANCES, features_of, noises
+from recipes.data.features import SHARD_UTTERANCES, Content, noises
 
 SECONDS_PER_CHARACTER = 0.065  # read English; measured on espeak-ng and flite at their own tempo
 WARP = (0.84, 1.18)  # of the vocal tract, for voices whose formants stay
@@ -88,15 +88,16 @@ def _cast(voices: tuple[str, ...]):
     return Cast(engines(voices))
 
 
-def feature_shard(shard: int, spoken: Spoken, out: Path) -> None:
+def feature_shard(shard: int, spoken: Spoken, out: Path, content: Content = Content()) -> None:
     """Write one shard of a feature store."""
     from recipes.data.store import write_shard
 
     examples, features = [], []
     for about, wave, warp in spoken.utterances(shard):
-        examples.append(about)
-        features.append(features_of(wave, warp))
-    write_shard(out, shard, examples, features)
+        found, extra = content.of(wave, about["text"], warp)
+        features.append(found)
+        examples.append({**about, **extra})
+    write_shard(out, shard, examples, features, content.features)
 
 
 def audio_shard(shard: int, spoken: Spoken, out: Path, suffix: str) -> None:

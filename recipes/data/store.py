@@ -1,9 +1,9 @@
 """Feature stores: log-mel features on disk, made once, read many times.
 
 A store is a folder of shards. Shard 00007 is `00007.npy`, float16 log-mel [frames, mel] of its utterances one
-after the other, and `00007.jsonl`, one line an utterance (id, text, speaker, source, offset, frames). The
-.jsonl is renamed into place last, so a shard either exists whole or not at all and a killed job loses at
-most the shard it was writing.
+after the other, and `00007.jsonl`, one line an utterance (id, text, speaker, source, offset, frames; the times of its
+words where a store was made with them). The .jsonl is renamed into place last, so a shard either exists whole or not
+at all and a killed job loses at most the shard it was writing. `store.json` says which features the store holds.
 """
 
 from __future__ import annotations
@@ -17,11 +17,17 @@ import torch
 from torch import Tensor
 
 from asr.audio.features import FRAME_HOP, SAMPLING_RATE, normalise
+from asr.audio.io import atomic_path
+
+FEATURES = ("log_mel", "whisper")  # `asr.audio.features`; the first are normalised as they are read
 
 
 @dataclass(frozen=True)
 class Example:
-    """One training utterance; `frames` counts 10 ms frames, `copy` numbers its augmented copies."""
+    """One training utterance; `frames` counts 10 ms frames.
+
+    `spans` are first and last frame of each word of its written text, None where nobody knows them.
+    """
 
     id: str
     text: str
@@ -29,15 +35,40 @@ class Example:
     frames: int
     offset: int = 0
     shard: int = 0
+    spans: list[tuple[int, int] | None] | None = None
 
     @property
     def seconds(self) -> float:
         return self.frames * FRAME_HOP / SAMPLING_RATE
 
 
-def write_shard(folder: Path, shard: int, examples: list[dict], features: list[np.ndarray]) -> None:
+def features_in(folder: Path) -> str | None:
+    """Which features a store holds, None where there is no store yet."""
+    if (folder / "store.json").exists():
+        return json.loads((folder / "store.json").read_text())["features"]
+    return FEATURES[0] if next(folder.glob("*.jsonl"), None) else None
+
+
+def open_store(folder: Path, kind: str) -> None:
+    """Make a store for features of a kind, or see that the one that is there is of the same.
+
+    Raises:
+        ValueError: it holds others.
+    """
+    held = features_in(folder)
+    if held not in (None, kind):
+        raise ValueError(f"{folder} holds {held} features: write {kind} features to another folder")
+    if held is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic_path(folder / "store.json") as partial:
+            partial.write_text(json.dumps({"features": kind}) + "\n")
+
+
+def write_shard(
+    folder: Path, shard: int, examples: list[dict], features: list[np.ndarray], kind: str = FEATURES[0]
+) -> None:
     """Write one shard; `examples` hold id, text and speaker, `features` float [frames, mel] in the same order."""
-    folder.mkdir(parents=True, exist_ok=True)
+    open_store(folder, kind)
     offset, lines = 0, []
     for example, feature in zip(examples, features, strict=True):
         lines.append(json.dumps({**example, "offset": offset, "frames": len(feature)}))
@@ -62,18 +93,22 @@ class FeatureStore:
 
     Args:
         folder: where the shards lie.
+        kind: features that the reader needs, one of FEATURES.
         max_shards: read only the first shards (all when None); a fixed number keeps a run repeatable while
             another process is still adding shards.
 
     Raises:
         FileNotFoundError: the folder holds no finished shard.
+        ValueError: it holds other features.
     """
 
-    def __init__(self, folder: str | Path, max_shards: int | None = None):
+    def __init__(self, folder: str | Path, kind: str = FEATURES[0], max_shards: int | None = None):
         indices = sorted(Path(folder).glob("*.jsonl"))[:max_shards]
         if not indices:
             raise FileNotFoundError(f"no feature shards in {folder}: write them with python -m recipes.prepare")
-        self.folder = Path(folder)
+        self.folder, self.kind = Path(folder), kind
+        if (held := features_in(self.folder)) != kind:
+            raise ValueError(f"{folder} holds {held} features, the model reads {kind}: see recipes.prepare --features")
         self.examples: list[Example] = []
         self._arrays = []
         for number, index in enumerate(indices):
@@ -86,7 +121,8 @@ class FeatureStore:
         return len(self.examples)
 
     def features(self, index: int) -> Tensor:
-        """Normalised log-mel [frames, mel] of one example."""
+        """Log-mel [frames, mel] of one example: normalised, or as Whisper has it."""
         example = self.examples[index]
         stored = self._arrays[example.shard][example.offset : example.offset + example.frames]
-        return normalise(torch.from_numpy(stored.astype(np.float32)))
+        features = torch.from_numpy(stored.astype(np.float32))
+        return features if self.kind == "whisper" else normalise(features)

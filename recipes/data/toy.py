@@ -9,12 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from asr.audio.augment import seeded
-from asr.audio.features import SAMPLING_RATE, log_mel
+from asr.audio.features import SAMPLING_RATE
 from asr.ctc.encoder import EncoderConfig
 from asr.text.tokenizer import Tokenizer
+from recipes.data.features import Content
 from recipes.data.speech_data import Share, SpeechData
 from recipes.data.store import shard_exists, write_shard
 from recipes.tasks.ctc import CTCTask
@@ -37,15 +37,15 @@ def sentences(count: int, rng: np.random.Generator) -> list[str]:
     return [" ".join(rng.choice(WORDS, rng.integers(1, 4))) for _ in range(count)]
 
 
-def write_store(folder: Path, utterances: int, seed: int) -> None:
+def write_store(folder: Path, utterances: int, seed: int, content: Content = Content()) -> None:
     """A feature store of toy utterances; nothing is done when it is there already."""
     if shard_exists(folder, 0):
         return
     rng = seeded(seed)
     texts = sentences(utterances, rng)
-    features = [log_mel(torch.from_numpy(say(text, rng))).numpy() for text in texts]
+    features = [content.of(say(text, rng), text, 1.0)[0] for text in texts]
     examples = [{"id": f"toy-{i}", "text": text, "speaker": "toy"} for i, text in enumerate(texts)]
-    write_shard(folder, 0, examples, features)
+    write_shard(folder, 0, examples, features, content.features)
 
 
 def toy_task(

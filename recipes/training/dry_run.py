@@ -8,6 +8,7 @@ take in the memory of one process. All numbers are computed; activations, which 
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from recipes.training.build import build
 
 BYTES = {"float32": 4.0, "bfloat16": 2.0, "8bit": 1.0, "4bit": 0.5 + 4 / 64}  # 4 bit: a float32 scale every 64 weights
 GIGA = 1e9
+KEPT_TOKENS = 16_384  # of Whisper's, in a hybrid recogniser: about so many, only a corpus can tell
 
 
 @dataclass
@@ -86,6 +88,43 @@ def large(task: DictConfig) -> nn.Module:
     return LargeASR(build(task.model).without_weights().plain(), units_of(task.get("tokenizer")))
 
 
+def hybrid(task: DictConfig) -> nn.Module:
+    """The hybrid recogniser, with the sizes of the Whisper or the hybrid folder that it starts from."""
+    from asr.hybrid.decoder import DecoderSizes
+    from asr.hybrid.encoder import EncoderSizes
+    from asr.hybrid.model import HybridModel
+    from asr.text.tokenizer import Tokenizer
+
+    width, heads, layers = whisper_sizes(task.start.name)
+    same = {"width": width, "heads": heads, "layers": layers, "feed_forward": 4 * width}
+    units = Tokenizer(units_of(task.start.units))
+    branch = build(task.start.branch)
+    branch.units = len(units)
+    model = HybridModel.create(EncoderSizes(**same), branch, DecoderSizes(KEPT_TOKENS, **same), units, units)
+    for part in task.get("frozen") or []:
+        model.get_submodule(part).requires_grad_(False)
+    return model
+
+
+def whisper_sizes(name: str) -> tuple[int, int, int]:
+    """Width, heads and layers of a Whisper or of a hybrid folder.
+
+    Raises:
+        ValueError: neither its folder nor its name says them.
+    """
+    known = {"tiny": (384, 6, 4), "base": (512, 8, 6), "small": (768, 12, 12)}
+    config = Path(name) / "config.json"
+    if config.is_file():
+        found = json.loads(config.read_text(encoding="utf-8"))
+        if "branch" in found:
+            return tuple(found["encoder"][key] for key in ("width", "heads", "layers"))
+        return found["d_model"], found["encoder_attention_heads"], found["encoder_layers"]
+    size = re.search(r"whisper-(\w+)", name)
+    if size is None or size[1] not in known:
+        raise ValueError(f"{name}: the dry run knows whisper-{', whisper-'.join(known)} and folders")
+    return known[size[1]]
+
+
 def l3se(stage: str, model: DictConfig) -> nn.Module:
     """A stage of L3-SE; `model` is the group that has the sizes of all stages."""
     from enhance.l3se.codec import WavCodec
@@ -129,6 +168,7 @@ MODELS = {
     "DenoiserTask": denoiser,
     "TwinTask": denoiser,
     "EnhanceTask": enhancer,
+    "HybridTask": hybrid,
     "CorrectionTask": correction,
     "LargeDenoiserTask": large,
     "LargeTwinTask": large,

@@ -33,11 +33,16 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
+from recipes.training.memory import keep_freed_memory
+from recipes.training.optimisation import Optimisation, moving_average, parameter_groups
 from recipes.training.sharding import gathered, split, split_like, split_optimiser_state
 
 
 class Task(Protocol):
-    """What a system brings to the engine."""
+    """What a system brings to the engine.
+
+    `rates`, if a task has it, are shares of the learning rate by the beginning of a parameter's name: {"encoder": 0.1}.
+    """
 
     model: nn.Module
 
@@ -48,7 +53,7 @@ class Task(Protocol):
         """Make the tensors of one planned batch; random choices depend on the plan and the seed only."""
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
-        """Scalar loss and numbers worth logging; runs inside the forward pass of `LossModule`."""
+        """Scalar loss and numbers worth logging; `batch` also has "step", the number of optimiser steps so far."""
 
     def validate(self, model: nn.Module) -> dict[str, float]:
         """Metrics on held-out data."""
@@ -70,30 +75,6 @@ class LossModule(nn.Module):
 
 
 @dataclass
-class Optimisation:
-    """AdamW with warm-up, a constant stretch and linear decay to zero ("trapezoid") or a cosine."""
-
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.01
-    betas: tuple[float, float] = (0.9, 0.98)
-    clip: float = 1.0
-    warmup: int = 500  # steps
-    decay: float = 0.3  # share of the run over which the rate falls to `floor`
-    schedule: str = "trapezoid"  # or "cosine"
-    floor: float = 0.0  # share of the peak rate at the end
-
-    def rate(self, step: int, steps: int) -> float:
-        """Learning rate as a share of the peak."""
-        if step < self.warmup:
-            return (step + 1) / self.warmup
-        if self.schedule == "cosine":
-            progress = (step - self.warmup) / max(1, steps - self.warmup)
-            return self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-        left = (steps - step) / max(1.0, steps * self.decay)
-        return self.floor + (1 - self.floor) * max(0.0, min(1.0, left))
-
-
-@dataclass
 class TrainerConfig:
     steps: int = 1000  # optimiser steps
     accumulation: int = 1  # batches per optimiser step
@@ -107,39 +88,6 @@ class TrainerConfig:
     compile: tuple[str, ...] = ()  # parts of the model to run through torch.compile, "encoder" for one; pays on GPUs
     progress: bool = True
     shard: bool = False  # split weights and optimiser states over the processes (FSDP2); without `average`
-
-
-def keep_freed_memory() -> None:
-    """Ask glibc to keep freed memory for the next batch instead of handing every large block back to the kernel.
-
-    Page faults of fresh blocks cost a CPU training step up to a third of its time. Elsewhere nothing happens.
-    """
-    import ctypes
-
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):  # not glibc
-        return
-    trim_threshold, top_pad, mmap_max = -1, -2, -4  # names of malloc.h
-    mallopt(trim_threshold, 2**31 - 1)
-    mallopt(top_pad, 2**28)
-    mallopt(mmap_max, 0)
-
-
-def moving_average(decay: float):
-    """Exponential moving average whose memory grows with the run, so that early weights are soon forgotten."""
-
-    @torch.no_grad()
-    def update(averaged: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
-        count = int(count)
-        share = 1 - min(decay, (1 + count) / (10 + count))
-        for old, new in zip(averaged, current, strict=True):
-            if old.is_floating_point():
-                old.lerp_(new, share)
-            else:
-                old.copy_(new)
-
-    return update
 
 
 def kept_names(model: nn.Module) -> set[str]:
@@ -172,10 +120,10 @@ class Trainer:
             task.model.get_submodule(name).compile(dynamic=True)
         self._kept = kept_names(task.model)
         self.model, self.whole = self._prepared(LossModule(task))
-        matrices = [p for p in self.model.parameters() if p.requires_grad and p.ndim > 1]
-        vectors = [p for p in self.model.parameters() if p.requires_grad and p.ndim <= 1]
+        groups = parameter_groups(self._bare(), getattr(task, "rates", {}), optimisation.weight_decay)
+        self._shares = [group.pop("share") for group in groups]
         optimiser = torch.optim.AdamW(
-            [{"params": matrices, "weight_decay": optimisation.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
+            groups,
             lr=optimisation.learning_rate,
             betas=tuple(optimisation.betas),
             fused=True,
@@ -262,9 +210,10 @@ class Trainer:
 
     def _train_step(self, batch: dict[str, Tensor]) -> dict[str, float]:
         rate = self.optimisation.learning_rate * self.optimisation.rate(self.step, self.config.steps)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
+        for group, share in zip(self.optimiser.param_groups, self._shares, strict=True):
+            group["lr"] = share * rate
         batch = {k: v.to(self.accelerator.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+        batch["step"] = self.step
         self.model.train()
         with self.accelerator.accumulate(self.model):
             loss, logs = self.model(batch)

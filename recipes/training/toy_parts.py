@@ -13,7 +13,7 @@ SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "i
 SECONDS = 4  # that the toy Whisper hears at once
 
 
-def write_tokenizer(folder: Path, sentences: list[str], chat: bool) -> int:
+def write_tokenizer(folder: Path, sentences: list[str], chat: bool, useless: str = EMPTY) -> int:
     """Byte-level BPE with a mask and, if wanted, a chat template; returns its size."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -23,7 +23,7 @@ def write_tokenizer(folder: Path, sentences: list[str], chat: bool) -> int:
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=300,
-        special_tokens=[*SPECIAL.values(), EMPTY],
+        special_tokens=[*SPECIAL.values(), useless],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -45,6 +45,20 @@ def whisper(folder: Path) -> str:
     )  # fmt: skip
     WhisperModel(config).save_pretrained(folder)
     WhisperFeatureExtractor(80, chunk_length=SECONDS).save_pretrained(folder)
+    return str(folder)
+
+
+def writing_whisper(folder: Path, sentences: list[str]) -> str:
+    """A Whisper of one layer that writes, with its tokenizer."""
+    from transformers import WhisperConfig, WhisperForConditionalGeneration
+
+    config = WhisperConfig(
+        vocab_size=write_tokenizer(folder, sentences, chat=False, useless="<|notimestamps|>"),
+        d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
+        encoder_ffn_dim=64, decoder_ffn_dim=64, max_source_positions=50 * SECONDS, max_target_positions=64,
+        pad_token_id=2, bos_token_id=0, eos_token_id=1, decoder_start_token_id=0,
+    )  # fmt: skip
+    WhisperForConditionalGeneration(config).save_pretrained(folder)
     return str(folder)
 
 

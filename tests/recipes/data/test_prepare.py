@@ -39,6 +39,17 @@ def test_recorded_store(corpus, capfd):
     assert clean.shape != augmented.shape or not np.allclose(clean, augmented)
 
 
+def test_a_store_of_whisper_features_with_times_of_words(corpus, tiny_ctc_model, capsys):
+    arguments = ["recorded", str(corpus / "table.tsv"), str(corpus / "store"), "--copies", "1", "--workers", "1"]
+    assert main([*arguments, "--features", "whisper", "--align", str(tiny_ctc_model)]) == 0
+    store = FeatureStore(corpus / "store", "whisper")
+    assert store.features(0).shape == (12000 // 160, 80) and abs(float(store.features(0).mean())) > 0.01
+    assert all(len(example.spans) == 2 for example in store.examples)  # "the cat"
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2 and "holds whisper features" in capsys.readouterr().err
+
+
 def test_a_lost_shard_is_made_again_the_same(corpus):
     arguments = ["recorded", str(corpus / "table.tsv"), str(corpus / "store"), "--copies", "2", "--workers", "1"]
     main(arguments)
@@ -103,6 +114,16 @@ def test_tokenizer_and_ngram(tmp_path):
         == 0
     )
     assert NGram.load(tmp_path / "lm.npz").order == 3
+
+
+def test_written_tokenizer(tmp_path):
+    (tmp_path / "text.txt").write_text(
+        "Dr. Who said: \u201cIt\u2019s 5 o\u2019clock!\u201d\nIs it?\n" * 5, encoding="utf-8"
+    )
+    arguments = ["tokenizer", str(tmp_path / "text.txt"), str(tmp_path / "t.json"), "--vocabulary", "100", "--written"]
+    assert main(arguments) == 0
+    tokenizer = Tokenizer.load(tmp_path / "t.json")
+    assert tokenizer.decode(tokenizer.encode("Dr. Who's 5, Is it?")) == "Dr. Who's 5, Is it?"
 
 
 def test_tables_round_trip_and_complain(corpus):

@@ -111,3 +111,17 @@ def test_rate_schedule():
         and rates[75] == pytest.approx(0.5)
         and rates[100] == 0
     )
+
+
+def test_parts_of_a_model_learn_at_their_own_rates():
+    from recipes.training.optimisation import parameter_groups
+
+    model = torch.nn.ModuleDict({name: torch.nn.Linear(2, 3) for name in ("encoder", "encoders", "head")})
+    model["encoder"].bias.requires_grad_(False)
+    groups = parameter_groups(model, {"encoder": 0.1, "head": 0.5, "head.bias": 0.0}, 0.01)
+    shares = {id(p): (g["share"], g["weight_decay"]) for g in groups for p in g["params"]}
+    assert shares[id(model["encoder"].weight)] == (0.1, 0.01) and shares[id(model["encoders"].weight)] == (1.0, 0.01)
+    assert shares[id(model["head"].weight)] == (0.5, 0.01) and shares[id(model["head"].bias)] == (0.0, 0.0)
+    assert id(model["encoder"].bias) not in shares
+    with pytest.raises(ValueError, match="no weight of that name"):
+        parameter_groups(model, {"decoder": 0.1}, 0.01)

@@ -16,6 +16,7 @@ from asr.audio.augment import seeded
 from asr.ctc.encoder import EncoderConfig
 from asr.ctc.model import CTCModel
 from asr.text.tokenizer import Tokenizer
+from recipes.data.features import Content
 from recipes.data.toy import say, sentences, write_store
 from recipes.training.build import CONFIG_FOLDER, compose, trainer_of
 
@@ -30,7 +31,8 @@ EXPERIMENTS += [("dllm_asr_large", ("model=dllm_asr_modernbert",)), ("adaptcrn_c
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """Everything that experiments read, in one folder: vocabulary, recogniser, recordings, pairs, tiny parts."""
-    from recipes.training.toy_parts import language_model, whisper
+    from recipes.tasks.hybrid import HybridStart
+    from recipes.training.toy_parts import language_model, whisper, writing_whisper
 
     torch.manual_seed(0)
     root, rng = tmp_path_factory.mktemp("made"), seeded(0)
@@ -38,6 +40,10 @@ def made(tmp_path_factory):
     tokenizer = Tokenizer.train(texts, 40)
     (root / "tokenizer.json").write_text(tokenizer.definition)
     CTCModel.create(EncoderConfig(**{**TINY_ENCODER, "layers": (1, 1, 1)}), tokenizer).save_pretrained(root / "ctc")
+    (root / "units.json").write_text(Tokenizer.train(texts, 90, written=True).definition)
+    (root / "text.txt").write_text("\n".join(texts))
+    start = writing_whisper(root / "writing", texts), str(root / "units.json"), str(root / "text.txt")
+    HybridStart(*start, at_least=1).model().save_pretrained(root / "hybrid")
     rows = ["id\tpath\tspeaker\ttext"]
     for i, text in enumerate(texts[:12]):
         soundfile.write(root / f"{i}.wav", say(text, rng), 16000)
@@ -91,25 +97,29 @@ def shrink(config, made):
         task.encoder.update(TINY_ENCODER)
     if "decoder" in task:
         task.decoder.update(TINY_DECODER)
-    if kind == "toy_task":
+    if kind == "HybridTask":
+        start = "hybrid" if "base" in task.start.name else "writing"
+        task.start.update(name=str(made / start), units=str(made / "units.json"), sentences=str(made / "text.txt"))
+        task.start.at_least = 1
+    elif kind == "toy_task":
         task.utterances = 40
     elif kind == "EnhanceTask":
         _shrink_enhancement(task, made)
     elif "Large" in kind:
         _shrink_large(task, made)
     if "data" in task:
-        _shrink_data(task.data, made)
+        _shrink_data(task.data, made, Content("whisper" if kind == "HybridTask" else "log_mel"))
     return config
 
 
-def _shrink_data(data, made):
+def _shrink_data(data, made, content):
     data.update(batch_seconds=5, validation_utterances=4, shortest=0.1)
     if "table" in data._target_:
         data.update(train=str(made / "table.tsv"), validation=str(made / "table.tsv"))
     if "stores" in data:
         data.epoch_hours = 0.005
         for folder in [*(share.folder for share in data.stores), data.validation]:
-            write_store(Path(folder), 12, 0)
+            write_store(Path(folder), 12, 0, content)
 
 
 def _shrink_enhancement(task, made):

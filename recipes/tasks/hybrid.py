@@ -1,0 +1,162 @@
+"""Training the hybrid recogniser: CTC branch and text decoder together, from Whisper's weights or from its own.
+
+The loss is that of Watanabe et al. 2017, "Hybrid CTC/attention architecture", Eq. 12: a weighted sum of CTC and of the
+decoder's cross-entropy.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from asr.ar.greedy import IGNORED, decode_greedily
+from asr.ctc.beam import greedy
+from asr.ctc.model import ctc_loss
+from asr.hybrid.branch import BranchSizes
+from asr.hybrid.model import HybridModel
+from asr.hybrid.start import from_whisper
+from asr.score import error_counts, whisper_normaliser
+from asr.text.tokenizer import Tokenizer, written_text
+from recipes.data.corpora import read_sentences
+from recipes.data.speech_data import SpeechData
+from recipes.data.written_speech import WrittenBatches
+
+COUNTED_SENTENCES = 200_000  # say well enough which tokens English needs
+
+
+@dataclass
+class HybridStart:
+    """Where the weights come from.
+
+    Args:
+        name: folder or Hub id of Whisper, or folder of a hybrid model.
+        units: JSON file of the branch's vocabulary (`recipes.prepare tokenizer --written`).
+        sentences: written English that says which of Whisper's tokens the decoder keeps.
+        at_least: how often a token must occur in them.
+        branch: sizes of the branch. One of the same sizes and units keeps its weights, another starts afresh.
+        dropout: of the decoder while it trains.
+    """
+
+    name: str
+    units: str
+    sentences: str | None = None
+    at_least: int = 12
+    branch: BranchSizes = field(default_factory=BranchSizes)
+    dropout: float = 0.1
+
+    def model(self) -> HybridModel:
+        """The model to train.
+
+        Raises:
+            ValueError: Whisper's vocabulary is to be cut and nothing says by what.
+        """
+        units = Tokenizer.load(self.units)
+        branch = dataclasses.replace(self.branch, units=len(units))
+        if is_hybrid(self.name):
+            start = HybridModel.from_pretrained(self.name)
+        elif self.sentences is None:
+            raise ValueError(f"{self.name} is a Whisper: start.sentences has to name a file of written English")
+        else:
+            start = from_whisper(self.name, units, self.counted(), branch, self.at_least)
+        return rebuilt(start, branch, units, self.dropout)
+
+    def counted(self) -> list[str]:
+        """Sentences spread over the file, in the characters that targets have."""
+        sentences = read_sentences(self.sentences)
+        return [written_text(s) for s in sentences[:: max(1, len(sentences) // COUNTED_SENTENCES)]]
+
+
+def is_hybrid(name: str) -> bool:
+    config = Path(name) / "config.json"
+    return config.is_file() and "branch" in json.loads(config.read_text(encoding="utf-8"))
+
+
+def rebuilt(start: HybridModel, branch: BranchSizes, units: Tokenizer, dropout: float) -> HybridModel:
+    """The same encoder and decoder with a dropout, and the same branch if it is of these sizes and units."""
+    decoder = dataclasses.replace(start.decoder.sizes, dropout=dropout)
+    model = HybridModel.create(start.encoder.sizes, branch, decoder, units, start.tokenizer)
+    same = start.branch.sizes == branch and start.units.pieces == units.pieces
+    for part in ("encoder", "decoder", "branch") if same else ("encoder", "decoder"):
+        getattr(model, part).load_state_dict(getattr(start, part).state_dict())
+    return model
+
+
+class HybridTask:
+    """Task for `recipes.training.engine.Trainer`.
+
+    Args:
+        start: where the weights come from.
+        data: stores of Whisper features with written text, and batching.
+        ctc: weight of the branch's loss; the decoder's has the rest.
+        rates: shares of the learning rate by part of the model; the rest learns at the full rate.
+        frozen: parts that stay as they are.
+        label_steps: so many steps the branch learns the labels of frames, which stores made with `--align` have, in
+            place of CTC.
+        padded: hear every utterance padded to 30 s, as Whisper does; for comparison.
+        seed: of fresh weights, data order and masks.
+    """
+
+    def __init__(
+        self,
+        start: HybridStart,
+        data: SpeechData,
+        ctc: float = 0.4,
+        rates: dict[str, float] | None = None,
+        frozen: list[str] | None = None,
+        label_steps: int = 0,
+        padded: bool = False,
+        seed: int = 0,
+    ):
+        torch.manual_seed(seed)
+        self.ctc, self.rates, self.label_steps = ctc, rates or {}, label_steps
+        self.model = start.model()
+        for part in frozen or []:
+            self.model.get_submodule(part).requires_grad_(False)
+        self.speech = WrittenBatches(data, self.model, seed, padded)
+        self.train_batches, self.load = self.speech.plan, self.speech.load
+        if label_steps and not self.speech.has_labels():
+            raise ValueError(f"label_steps is {label_steps}, but no store has times of words: recipes.prepare --align")
+
+    def loss(self, model: HybridModel, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+        hidden, frames, log_probabilities, steps = model(batch["features"], batch["lengths"])
+        by_labels = batch["step"] < self.label_steps
+        if by_labels:
+            branch = _nll(log_probabilities, batch["labels"])
+        else:
+            branch = ctc_loss(log_probabilities, steps, batch["units"], batch["unit_lengths"])
+        logits = model.decoder(batch["inputs"], model.decoder.remember(hidden, frames))
+        decoder = F.cross_entropy(logits.float().transpose(1, 2), batch["wanted"], ignore_index=IGNORED)
+        logs = {"labels" if by_labels else "ctc": float(branch.detach()), "decoder": float(decoder.detach())}
+        return self.ctc * branch + (1 - self.ctc) * decoder, logs
+
+    @torch.inference_mode()
+    def validate(self, model: HybridModel) -> dict[str, float]:
+        """Word error rate of the decoder and of the branch's best path, by Whisper's normaliser."""
+        _, normalise = whisper_normaliser()
+        references, written, drafts = [], [], []
+        device = model.branch.head.weight.device
+        for batch, texts in self.speech.held_out():
+            hidden, frames, log_probabilities, steps = model(batch["features"].to(device), batch["lengths"].to(device))
+            drafts += [found.text for found in greedy(log_probabilities, steps, model.units)]
+            decoded = decode_greedily(model.decoder, model.decoder.remember(hidden, frames))
+            written += [model.tokenizer.decode(tokens) for tokens in decoded.tokens]
+            references += texts
+        said = [normalise(text) for text in references]
+        texts = {"wer": written, "wer_ctc": drafts}
+        return {name: error_counts(said, [normalise(text) for text in found]).rate for name, found in texts.items()}
+
+    def export(self, model: HybridModel, folder: Path) -> None:
+        model.save_half(folder)
+
+
+def _nll(log_probabilities: Tensor, labels: Tensor) -> Tensor:
+    """Mean negative log-probability of the labels [batch, steps] of frames; 0 where all are unknown."""
+    labels = nn.functional.pad(labels, (0, log_probabilities.shape[1] - labels.shape[1]), value=IGNORED)
+    loss = F.nll_loss(log_probabilities.transpose(1, 2), labels, ignore_index=IGNORED, reduction="sum")
+    return loss / (labels != IGNORED).sum().clamp(min=1)

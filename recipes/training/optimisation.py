@@ -1,0 +1,72 @@
+"""How weights change: the learning rate over a run and by part of the model, weight decay, averaging."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass
+class Optimisation:
+    """AdamW with warm-up, a constant stretch and linear decay to zero ("trapezoid") or a cosine."""
+
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.98)
+    clip: float = 1.0
+    warmup: int = 500  # steps
+    decay: float = 0.3  # share of the run over which the rate falls to `floor`
+    schedule: str = "trapezoid"  # or "cosine"
+    floor: float = 0.0  # share of the peak rate at the end
+
+    def rate(self, step: int, steps: int) -> float:
+        """Learning rate as a share of the peak."""
+        if step < self.warmup:
+            return (step + 1) / self.warmup
+        if self.schedule == "cosine":
+            progress = (step - self.warmup) / max(1, steps - self.warmup)
+            return self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+        left = (steps - step) / max(1.0, steps * self.decay)
+        return self.floor + (1 - self.floor) * max(0.0, min(1.0, left))
+
+
+def parameter_groups(model: nn.Module, rates: dict[str, float], weight_decay: float) -> list[dict]:
+    """What an optimiser takes: matrices, then vectors, which do not decay, of the rest and of each part with a rate.
+
+    The share of the learning rate is under "share".
+
+    Raises:
+        ValueError: a part has no weights to train.
+    """
+    groups = {name: ([], []) for name in ("", *rates)}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            part = max((p for p in groups if not p or f"{name}.".startswith(f"{p}.")), key=len)
+            groups[part][parameter.ndim <= 1].append(parameter)
+    for part in rates:
+        if not any(groups[part]):
+            raise ValueError(f"there is a learning rate for {part!r}, but no weight of that name is trained")
+    return [
+        {"params": parameters, "weight_decay": decay, "share": rates.get(part, 1.0)}
+        for part, kinds in groups.items()
+        for parameters, decay in zip(kinds, (weight_decay, 0.0), strict=True)
+    ]
+
+
+def moving_average(decay: float):
+    """Exponential moving average whose memory grows with the run, so that early weights are soon forgotten."""
+
+    @torch.no_grad()
+    def update(averaged: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
+        count = int(count)
+        share = 1 - min(decay, (1 + count) / (10 + count))
+        for old, new in zip(averaged, current, strict=True):
+            if old.is_floating_point():
+                old.lerp_(new, share)
+            else:
+                old.copy_(new)
+
+    return update
