@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from asr.console.program import complain, emit, json_text, printable, program
+from asr.console.program import complain, emit, json_text, printable, program, program_name
 from asr.text.texts import pair, read_pair
 
 EPILOG = """files: one text a line; "id text" (Kaldi, LibriSpeech) or "text (id)" (sclite .trn); "id<TAB>text"; a table
@@ -234,7 +234,7 @@ def _percent(rate: float | None) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Run the program with its arguments; returns the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m asr.score", description="Word and character error rate, raw and normalised.",
+        prog=program_name("asr.score"), description="Word and character error rate, raw and normalised.",
         epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("reference", help="what was said")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from asr.console.inputs import expand_inputs
 from asr.console.outputs import name_outputs
-from asr.console.program import FAILED, UsageError, complain, emit, json_text, printable, program, reason
+from asr.console.program import FAILED, UsageError, complain, emit, json_text, printable, program, program_name, reason
 
 FORMATS = ("txt", "srt", "vtt", "tsv", "json")
 STREAMABLE = ("txt", "json")  # formats that standard output can have of several inputs
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m asr.transcribe", description=DESCRIPTION, epilog=EPILOG,
+        prog=program_name("asr.transcribe"), description=DESCRIPTION, epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     option = parser.add_argument

@@ -21,6 +21,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from asr.console.program import program_name
+
 RED, GREEN, PLAIN = "\033[31m", "\033[32m", "\033[0m"
 
 
@@ -50,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m dlm.correct", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=program_name("dlm.correct"), description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     option = parser.add_argument
     option("files", nargs="*", default=["-"], help="inputs; - or nothing is standard input")

@@ -21,7 +21,7 @@ from pathlib import Path
 from asr.audio.formats import is_audio
 from asr.console.inputs import expand_inputs
 from asr.console.outputs import name_outputs
-from asr.console.program import FAILED, OutputError, UsageError, complain, emit_bytes, program, reason
+from asr.console.program import FAILED, OutputError, UsageError, complain, emit_bytes, program, program_name, reason
 
 KEPT_SUFFIXES = (".wav", ".flac")
 RAW_BLOCK = 256  # samples of 16 bits: one hop of 16 ms
@@ -29,7 +29,7 @@ RAW_BLOCK = 256  # samples of 16 bits: one hop of 16 ms
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m enhance.denoise",
+        prog=program_name("enhance.denoise"),
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

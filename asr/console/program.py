@@ -28,6 +28,11 @@ class OutputError(OSError):
     """Standard output takes no more."""
 
 
+def program_name(module: str) -> str:
+    """How the user called this program: `dspeech COMMAND`, or `python -m MODULE`."""
+    return sys.argv[0] if sys.argv[0].startswith("dspeech ") else f"python -m {module}"
+
+
 def program(main: Callable[..., int]) -> Callable[..., int]:
     """Decorator of `main(argv=None) -> exit status`: interrupts, signals, closed and full pipes end in one line."""
 
