@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kernels import adaptive_conv2d, adaptive_conv_transpose2d
+from kernels import adaptive_conv2d, adaptive_conv_transpose2d, gru
 
 ATTENTION_KINDS = ("single", "multi", "gru")
 MULTI_FRAME_TAPS = 3
@@ -69,6 +69,9 @@ class KernelAttention(nn.Module):
             past = slide(memory, energy[:, :0], MULTI_FRAME_TAPS - 1)
             hidden = self.body(torch.cat([past, energy], 1).transpose(1, 2)).relu().transpose(1, 2)
             return self.head(hidden), slide(past, energy, MULTI_FRAME_TAPS - 1)
+        if gru.pays(self, energy, memory):
+            hidden, last = gru.grouped_gru(energy.permute(1, 2, 0), [self.body])
+            return self.head(hidden.permute(2, 0, 1)), last
         hidden, last = self.body(energy, None if memory is None else memory[None])
         return self.head(hidden), last[0]
 
