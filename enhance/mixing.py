@@ -3,6 +3,10 @@
     mixture = early and late room sound of the speech + noise at a drawn signal-to-noise ratio
     target  = direct sound and the first 100 ms of the room
 
+The noise is recorded or synthetic (`enhance.noises`), the room simulated or measured. A share of the pairs can be
+as VoiceBank-DEMAND has them: dry, at milder ratios, undamaged. Of the others some are clipped (the mixture only:
+the target is what was said) and some lose part of their band (both: nothing is to be invented).
+
 Keeping the early reflections in the target is easier to learn than full dereverberation and does no harm to
 listeners (Braun & Tashev 2021, "Data augmentation and loss normalization for deep noise suppression").
 """
@@ -19,13 +23,14 @@ from pathlib import Path
 import numpy as np
 import scipy.signal
 
-from asr.audio.augment import Speed, active_power, cut, mix_at_snr, random_room_response
+from asr.audio.augment import BandLimit, Clip, Speed, active_power, cut, mix_at_snr, random_room_response
 from asr.audio.features import SAMPLING_RATE
+from enhance.noises import synthetic_noise
 
 EARLY_REVERBERATION = 0.1  # seconds
 PEAK = 0.99
 AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3"}
-CACHED_RECORDINGS = 4096
+CACHED_RECORDINGS = 16_384  # a day of speech is about 10 GB, an hour 0.1
 
 
 @dataclass(frozen=True)
@@ -36,9 +41,13 @@ class MixtureConfig:
         seconds: length of a pair.
         snr_db: range of the signal-to-noise ratio over active frames.
         level_db: range of the speech level (active frames) relative to full scale.
-        room_probability: share of pairs in a simulated room.
+        room_probability: share of pairs in a room.
         clean_probability: share of pairs without noise, so that clean speech passes unharmed.
         speed_probability: share of pairs whose speech is played at 0.9 or 1.1 of its speed.
+        synthetic_probability: share of noises that are made instead of recorded.
+        measured_room_share: of the rooms, the share that is measured, where measurements are at hand.
+        clip_probability, band_limit_probability: shares of pairs that are damaged so.
+        mild_probability: share of pairs as in VoiceBank-DEMAND: dry, undamaged, at ratios out of `mild_snr_db`.
     """
 
     seconds: float = 4.0
@@ -47,6 +56,12 @@ class MixtureConfig:
     room_probability: float = 0.3
     clean_probability: float = 0.03
     speed_probability: float = 0.3
+    synthetic_probability: float = 0.0
+    measured_room_share: float = 0.3
+    clip_probability: float = 0.0
+    band_limit_probability: float = 0.0
+    mild_probability: float = 0.0
+    mild_snr_db: tuple[float, float] = (0.0, 17.5)
 
     @property
     def samples(self) -> int:
@@ -59,6 +74,7 @@ class Mixer:
 
     Args:
         speech, noise: audio files of any format.
+        rooms: measured room responses.
 
     Raises:
         ValueError: one of the lists is empty.
@@ -67,6 +83,7 @@ class Mixer:
     speech: Sequence[Path]
     noise: Sequence[Path]
     config: MixtureConfig = field(default_factory=MixtureConfig)
+    rooms: Sequence[Path] = ()
 
     def __post_init__(self):
         for kind, files in (("speech", self.speech), ("noise", self.noise)):
@@ -78,13 +95,38 @@ class Mixer:
     def pair(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Noisy and clean waveform, float32 [samples] below full scale."""
         config = self.config
-        speech = self._speech(rng)
-        wet, clean = _in_room(speech, rng) if rng.random() < config.room_probability else (speech, speech)
-        noisy = wet
+        mild = rng.random() < config.mild_probability
+        noisy = clean = self._speech(rng)
+        if not mild and rng.random() < config.room_probability:
+            noisy, clean = in_room(clean, self._room(rng))
         if rng.random() >= config.clean_probability:
-            noise = cut(draw_recording(self.noise, rng)[1], config.samples, rng)
-            noisy = mix_at_snr(wet, noise, rng.uniform(*config.snr_db))
+            ratio = rng.uniform(*(config.mild_snr_db if mild else config.snr_db))
+            noisy = mix_at_snr(noisy, self._noise(rng), ratio)
+        if not mild:
+            noisy, clean = self._damaged(noisy, clean, rng)
         return scaled(noisy, clean, rng.uniform(*config.level_db))
+
+    def _noise(self, rng: np.random.Generator) -> np.ndarray:
+        if rng.random() < self.config.synthetic_probability:
+            return synthetic_noise(self.config.samples, rng, lambda rng: draw_recording(self.speech, rng)[1])
+        return cut(draw_recording(self.noise, rng)[1], self.config.samples, rng)
+
+    def _room(self, rng: np.random.Generator) -> np.ndarray:
+        """A response whose first sample is the direct path with gain 1."""
+        if not self.rooms or rng.random() >= self.config.measured_room_share:
+            return random_room_response(rng)
+        response = draw_recording(self.rooms, rng)[1]
+        response = response[np.abs(response).argmax() :]
+        return response / response[0]
+
+    def _damaged(
+        self, noisy: np.ndarray, clean: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        if rng.random() < self.config.clip_probability:
+            noisy = Clip()(noisy, rng)
+        if rng.random() < self.config.band_limit_probability:
+            noisy, clean = BandLimit()(np.stack((noisy, clean)), rng)
+        return noisy, clean
 
     def _speech(self, rng: np.random.Generator) -> np.ndarray:
         """Utterances one after the other until the pair is filled."""
@@ -106,11 +148,11 @@ def scaled(noisy: np.ndarray, clean: np.ndarray, level_db: float) -> tuple[np.nd
     return (noisy * gain).astype(np.float32), (clean * gain).astype(np.float32)
 
 
-def _in_room(speech: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    response = random_room_response(rng)
+def in_room(speech: np.ndarray, response: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What a microphone in the room hears, and the part of it that is to be kept."""
     early = response[: int(EARLY_REVERBERATION * SAMPLING_RATE)]
-    wet = scipy.signal.oaconvolve(speech, response)[: len(speech)]
-    return wet.astype(np.float32), scipy.signal.oaconvolve(speech, early)[: len(speech)].astype(np.float32)
+    wet, kept = (scipy.signal.oaconvolve(speech, r)[: len(speech)] for r in (response, early))
+    return wet.astype(np.float32), kept.astype(np.float32)
 
 
 def draw_recording(files: Sequence[Path], rng: np.random.Generator) -> tuple[Path, np.ndarray]:
@@ -144,9 +186,9 @@ def list_recordings(sources: Sequence[str | Path], kind: str, split: str = "trai
 
     Args:
         sources: folders, searched with everything below them, or tab-separated tables with a column `path`
-            (relative to the table or the folder above it). Where a table has columns `kind` ("clean" or
-            "noise") and `split`, only matching rows count.
-        kind: "clean" or "noise".
+            (relative to the table or the folder above it). Where a table has columns `kind` and
+            `split`, only matching rows count.
+        kind: "clean", "noise" or "room".
 
     Raises:
         FileNotFoundError: a source does not exist.

@@ -7,7 +7,7 @@ import soundfile
 from asr.audio.augment import active_power, seeded
 from enhance.mixing import Mixer, MixtureConfig, list_recordings, scaled
 from recipes.data.pairs import PairStore
-from recipes.mix import main
+from recipes.mix import main, mixture_of
 
 DRY = {"room_probability": 0.0, "clean_probability": 0.0, "speed_probability": 0.0}
 
@@ -70,6 +70,43 @@ def test_the_target_keeps_early_reverberation_and_loses_the_rest(corpus, monkeyp
     assert np.flatnonzero(np.abs(noisy) > 1e-4 * noisy.max()).tolist() == [2000, 2800, 6000]
 
 
+def test_mild_pairs_are_dry_and_undamaged(corpus):
+    """Rooms, clipping and band limits are for the others, which have their own range of ratios."""
+    harsh = {"room_probability": 1.0, "clip_probability": 1.0, "band_limit_probability": 1.0, "snr_db": (-5.0, -5.0)}
+    settings = {**DRY, **harsh, "mild_probability": 1.0, "mild_snr_db": (9.0, 9.0)}
+    noisy, clean = mixer(corpus, **settings).pair(seeded(7, 1))
+    assert 10 * np.log10(active_power(clean) / active_power(noisy - clean)) == pytest.approx(9, abs=0.05)
+
+
+def test_damage_spares_the_target_or_treats_both_alike(corpus):
+    pairs = {}
+    for name in ("clip", "band_limit"):
+        settings = {**DRY, "clean_probability": 1.0, f"{name}_probability": 1.0}
+        pairs[name] = mixer(corpus, **settings).pair(seeded(7, 1))
+    noisy, clean = pairs["clip"]
+    limit = np.abs(noisy).max()
+    assert limit < 0.9 * np.abs(clean).max() and (np.abs(noisy) > 0.999 * limit).sum() > 20
+    np.testing.assert_array_equal(*pairs["band_limit"])
+
+
+def test_measured_rooms_start_at_the_direct_path(corpus):
+    response = np.zeros(2000, np.float32)
+    response[[300, 900]] = 0.5, -0.2
+    soundfile.write(corpus / "room.wav", response, 16_000)
+    draw = mixer(corpus, measured_room_share=1.0)
+    draw.rooms = list_recordings([corpus / "table.tsv"], "room") + [corpus / "room.wav"]
+    measured = draw._room(seeded(0))
+    assert measured[0] == 1 and measured[600] == pytest.approx(-0.4, abs=0.001)
+    assert len(draw.rooms) == 1
+
+
+def test_synthetic_noise_needs_no_recording(corpus):
+    draw = mixer(corpus, synthetic_probability=1.0, **DRY)
+    draw.noise = [corpus / "missing.wav"]
+    noisy, clean = draw.pair(seeded(1))
+    assert np.abs(noisy - clean).max() > 0
+
+
 def test_scaling_respects_full_scale():
     loud = np.sin(np.arange(16_000) / 5).astype(np.float32) * 4
     noisy, clean = scaled(2 * loud, loud, level_db=0.0)
@@ -88,6 +125,13 @@ def test_fixed_training_set(corpus):
     assert len(store) == 7 and json.loads((out / "pairs.json").read_text())["seed"] == 3
     noisy, clean = store.pair(4)
     np.testing.assert_allclose((noisy, clean), mixer(corpus).pair(seeded(3, 4)), atol=1e-4)
+
+
+def test_mixtures_are_configuration(corpus):
+    assert mixture_of("default", seconds=2.0) == MixtureConfig(seconds=2.0)
+    assert mixture_of("broad").mild_probability == 0.5
+    with pytest.raises(FileNotFoundError, match="no mixture called brod; there are broad, default"):
+        mixture_of("brod")
 
 
 def test_unfinished_sets_are_refused(tmp_path):
