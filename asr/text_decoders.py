@@ -22,10 +22,11 @@ from asr.ar.fused_search import FusionOptions, search_tokens
 from asr.ar.greedy import Decoded, decode_greedily, decode_speculatively, score_sequences
 from asr.ctc.beam import BeamOptions, Hypothesis, prefix_beam
 from asr.ctc.ngram import NGram
+from asr.dllm.caches import SpeechMemory
 from asr.dllm.canvas import BLANK, Canvas, CanvasOptions, Draft, aligned_draft, ctc_draft, lay_out
 from asr.dllm.commit import commit_rule
 from asr.dllm.loop import END, MASK, NULL, Denoised, DenoisingOptions, SpecialTokens, allowed_log_probabilities, denoise
-from asr.dllm.network import COMPACT_DENOISER, COMPACT_TWIN, Denoiser, SpeechMemory
+from asr.dllm.network import COMPACT_DENOISER, COMPACT_TWIN, Denoiser
 from asr.dllm.slot_search import SlotSearchOptions, search_slots
 from asr.text.tokenizer import Tokenizer
 

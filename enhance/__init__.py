@@ -14,7 +14,7 @@ _HOME = {
     "GTCRN": "networks.gtcrn",
     "GTCRNConfig": "networks.gtcrn",
     "StreamingDenoiser": "streaming",
-    "adapt_convolutions": "networks.adaptive",
+    "adapt_convolutions": "networks.adapt",
     "load_enhancer": "loading",
 }
 

@@ -23,6 +23,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from recipes.evaluation.side_by_side import write_json
+
 
 @dataclass
 class Evaluation:
@@ -186,13 +188,6 @@ def _read_shard(path: Path, settings: dict) -> dict | None:
         return None
     shard = json.loads(path.read_text(encoding="utf-8"))
     return shard["found"] if shard["settings"] == settings else None
-
-
-def write_json(path: Path, content: dict) -> None:
-    from asr.audio.io import atomic_path
-
-    with atomic_path(path) as partial:
-        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def main(argv: list[str] | None = None) -> int:

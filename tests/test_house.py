@@ -1,4 +1,4 @@
-"""The rules of the house: imports have no circles and point one way (CONTRIBUTING.md says where things go)."""
+"""The rules of the house: imports have no circles and point one way, and what is there is short (CONTRIBUTING.md)."""
 
 import ast
 from functools import cache
@@ -88,6 +88,23 @@ def upward(name: str) -> list[str]:
         if there not in (home, *BELOW[home]) or (home == there == "asr" and other_floor > floor):
             wrong.append(f"{name} imports {other}")
     return wrong
+
+
+def lines_of(path: Path) -> int:
+    return path.read_text(encoding="utf-8").count("\n")
+
+
+def long_functions(module: ast.Module, most: int = 60) -> list[str]:
+    functions = [n for n in ast.walk(module) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+    return [f.name for f in functions if f.end_lineno - f.lineno + 1 > most]
+
+
+def test_files_and_functions_are_short():
+    files = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
+    assert [str(path) for path in files if lines_of(path) > 350] == []
+    assert [str(path) for path in (ROOT / "recipes/benchmarks").glob("*.py") if lines_of(path) > 300] == []
+    assert [f"{name}.{f}" for name, module in modules().items() for f in long_functions(module)] == []
+    assert long_functions(ast.parse("def f():" + "\n    pass" * 60)) == ["f"]
 
 
 def test_imports_have_no_circle():

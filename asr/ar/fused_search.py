@@ -15,7 +15,8 @@ from torch import Tensor
 from asr.ar.greedy import END, NEVER, START, longest
 from asr.ctc.beam import Hypothesis
 from asr.ctc.ngram import NGram
-from asr.dllm.network import Denoiser, SpeechMemory, TextCache
+from asr.dllm.caches import SpeechMemory, TextCache
+from asr.dllm.network import Denoiser
 from asr.text.tokenizer import Tokenizer
 
 

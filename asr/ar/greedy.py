@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from asr.ctc.beam import Hypothesis
-from asr.dllm.network import Denoiser, SpeechMemory, TextCache
+from asr.dllm.caches import SpeechMemory, TextCache
+from asr.dllm.network import Denoiser
 from asr.text.tokenizer import Tokenizer
 
 START, END = Tokenizer.null_id, Tokenizer.end_id  # the twin has no empty slots: their token starts the text

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from asr.dllm.network import TextCache
+from asr.dllm.caches import TextCache
 
 
 class ElasticCache(TextCache):

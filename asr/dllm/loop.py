@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 
 from asr.ctc.beam import Hypothesis
+from asr.dllm.caches import SpeechMemory, TextCache
 from asr.dllm.canvas import Canvas
 from asr.dllm.commit import Beliefs, Threshold
 from asr.dllm.elastic import ElasticCache
-from asr.dllm.network import SpeechMemory, TextCache
 from asr.text.tokenizer import Tokenizer
 
 MASK, END, NULL = Tokenizer.mask_id, Tokenizer.end_id, Tokenizer.null_id

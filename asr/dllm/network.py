@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from asr.ctc.encoder import ChannelDropout, attend, rotate
+from asr.dllm.caches import SpeechMemory, TextCache
 from asr.hub import HubModel
 from asr.text.tokenizer import Tokenizer
 
@@ -55,77 +56,6 @@ class DenoiserConfig:
     frames_per_token: float = 4.5
     anchored: bool = True
     corrects: bool = True
-
-
-@dataclass
-class SpeechMemory:
-    """Keys and values of the encoder's output for every layer: the speech cache, exact since speech never changes."""
-
-    keys: list[Tensor]  # each [batch, heads, frames, size], rotated
-    values: list[Tensor]
-    valid: Tensor | None  # [batch, 1, 1, frames], None where nothing is padded
-    frames: Tensor  # [batch] encoder frames
-    anchors: Tensor | None = None  # [batch, frames, width] what a slot placed at a frame starts from
-    scores: Tensor | None = None  # [batch, frames, vocabulary] CTC log-probabilities, of the blank as of `<null>`
-
-    def rows(self, index: Tensor) -> SpeechMemory:
-        """The memory of some utterances of the batch."""
-        return SpeechMemory(
-            [k[index] for k in self.keys],
-            [v[index] for v in self.values],
-            None if self.valid is None else self.valid[index],
-            self.frames[index],
-            None if self.anchors is None else self.anchors[index],
-            None if self.scores is None else self.scores[index],
-        )
-
-
-class TextCache:
-    """Keys and values of every canvas position, as they were when the position was last computed."""
-
-    def __init__(self):
-        self.keys: list[Tensor] = []  # each [batch, heads, positions, size]
-        self.values: list[Tensor] = []
-
-    def update(self, layer: int, positions: Tensor | None, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Write the keys and values of `positions` [batch, n] (None: of all, which come first); return everything."""
-        if layer == len(self.keys):
-            self.keys.append(keys.clone())
-            self.values.append(values.clone())
-        elif positions is None:
-            self.keys[layer], self.values[layer] = keys, values
-        else:
-            index = positions[:, None, :, None].expand_as(keys)
-            self.keys[layer].scatter_(2, index, keys)
-            self.values[layer].scatter_(2, index, values)
-        return self.keys[layer], self.values[layer]
-
-    def enter(self, layer: int, active: Tensor | None, x: Tensor) -> tuple[Tensor | None, Tensor]:
-        """Called before each layer with the positions it is to compute and their states; may widen both."""
-        return active, x
-
-    def observe(self, layer: int, active: Tensor | None, query: Tensor, keys: Tensor, mask: Tensor | None) -> None:
-        """Called in each layer with what attends to what."""
-
-    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Add positions at the end (autoregressive decoding); return everything."""
-        if layer == len(self.keys):
-            self.keys.append(keys)
-            self.values.append(values)
-        else:
-            self.keys[layer] = torch.cat((self.keys[layer], keys), dim=2)
-            self.values[layer] = torch.cat((self.values[layer], values), dim=2)
-        return self.keys[layer], self.values[layer]
-
-    def crop(self, length: int) -> None:
-        """Forget the positions from `length` on."""
-        self.keys = [k[:, :, :length] for k in self.keys]
-        self.values = [v[:, :, :length] for v in self.values]
-
-    def rows(self, index: Tensor) -> None:
-        """Keep only some utterances of the batch."""
-        self.keys = [k[index] for k in self.keys]
-        self.values = [v[index] for v in self.values]
 
 
 def rotary(positions: Tensor, size: int) -> tuple[Tensor, Tensor]:
@@ -257,6 +187,23 @@ class Denoiser(nn.Module, HubModel):
         frames = memory.frames[:, None].to(positions.device)
         return torch.minimum(positions * self.config.frames_per_token, frames.float())
 
+    def _begin(
+        self, canvas: Tensor, times: Tensor | None, speech: SpeechMemory
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What every position starts from [batch, n, width], its time [batch, n], and what CTC adds to its logits."""
+        x, scores = self.embedding(canvas), None
+        positions = torch.arange(canvas.shape[1], device=canvas.device)
+        even = self.times(positions, speech).repeat_interleave(len(canvas) // len(speech.frames), 0)
+        if times is None:
+            return x, even, None
+        placed = times >= 0
+        frames = times.round().long().clamp(min=0)
+        if speech.anchors is not None:
+            x = x + at_frames(speech.anchors, frames) * placed.unsqueeze(-1)
+        if speech.scores is not None:
+            scores = at_frames(speech.scores, frames) * placed.unsqueeze(-1)
+        return x, torch.where(placed, times, even), scores
+
     def denoise(
         self,
         canvas: Tensor,
@@ -282,19 +229,7 @@ class Denoiser(nn.Module, HubModel):
             logits [batch, m or n, vocabulary].
         """
         positions = torch.arange(canvas.shape[1], device=canvas.device)
-        x = self.embedding(canvas)
-        even = self.times(positions, speech).repeat_interleave(len(canvas) // len(speech.frames), 0)
-        scores = None
-        if times is not None:
-            placed = times >= 0
-            frames = times.round().long().clamp(min=0)
-            if speech.anchors is not None:
-                x = x + at_frames(speech.anchors, frames) * placed.unsqueeze(-1)
-            if speech.scores is not None:
-                scores = at_frames(speech.scores, frames) * placed.unsqueeze(-1)
-            times = torch.where(placed, times, even)
-        else:
-            times = even
+        x, times, scores = self._begin(canvas, times, speech)
         mask = None if valid is None else valid[:, None, None, :]
         if self.config.causal:
             causal = positions[:, None] >= positions

@@ -18,7 +18,6 @@ large copy measured in the same run.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import os
 import sys
@@ -27,61 +26,20 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 
-CANDIDATES = 8  # K
-WIDTH = 16  # channels inside AdaptCRN
-OURS, PLAIN = "ours", "(d) plain"
-
-
-@dataclass(frozen=True)
-class Layer:
-    name: str
-    c_in: int
-    c_out: int
-    taps: tuple[int, int]
-    bins: int
-    groups: int = 1
-    stride: int = 1
-    padding: int = 0
-    transposed: bool = False
-    count: int = 1  # how often the network has it
-
-
-def _depthwise(name: str, bins: int, channels: int = WIDTH, transposed: bool = False) -> Layer:
-    return Layer(name, channels, channels, (1, 5), bins, channels, stride=2, padding=2, transposed=transposed)
-
-
-def _pointwise(c_in: int, c_out: int, bins: int, count: int = 1) -> Layer:
-    return Layer(f"pointwise {c_in}-{c_out}, {bins} bins", c_in, c_out, (1, 1), bins, count=count)
-
-
-ADAPTCRN = [
-    _depthwise("encoder 1 depthwise", 129, channels=9),
-    _depthwise("encoder 2 depthwise", 65),
-    Layer("depthwise 3x3", WIDTH, WIDTH, (3, 3), 33, WIDTH, padding=1, count=6),
-    _depthwise("decoder 4 depthwise", 33, transposed=True),
-    _depthwise("decoder 5 depthwise", 65, transposed=True),
-    _pointwise(9, WIDTH, 65),
-    _pointwise(WIDTH, WIDTH, 65, count=3),
-    _pointwise(WIDTH, WIDTH, 33, count=14),
-    _pointwise(WIDTH, 4, 129),
-    _pointwise(4, 1, 129),
-]
-DENSE = [
-    Layer("dense 64-32 3x3", 64, 32, (3, 3), 65, padding=1),
-    Layer("dense 32-32 2x5, stride 2", 32, 32, (2, 5), 129, stride=2, padding=2),
-]
-
-
-@dataclass(frozen=True)
-class Setting:
-    """How much goes through the layers; without a backward pass the layers see one frame and its past."""
-
-    name: str
-    layers: list[Layer]
-    batch: int
-    frames: int
-    repetitions: int
-    backward: bool = True
+from recipes.benchmarks._clock import Stopwatch, peak_bytes
+from recipes.benchmarks._convolutions import (
+    ADAPTCRN,
+    DENSE,
+    OURS,
+    PLAIN,
+    STREAMING,
+    TRAINING,
+    Layer,
+    Setting,
+    make_inputs,
+    plain,
+)
+from recipes.evaluation.side_by_side import make_parser, table
 
 
 @dataclass
@@ -106,110 +64,7 @@ class Times:
     backward: list[float] = field(default_factory=list)
 
 
-# The candidates: x [B, C, T, F] with the past in front of it, attention [B, T, K], weight [K, ...], bias -> y
-
-
-def ours(layer: Layer, x, attention, weight, bias):
-    import kernels
-
-    geometry = dict(stride=layer.stride, padding=layer.padding, groups=layer.groups)
-    if layer.transposed:
-        return kernels.adaptive_conv_transpose2d(x, attention, weight, bias, **geometry)
-    past, now = x[:, :, : layer.taps[0] - 1], x[:, :, layer.taps[0] - 1 :]
-    return kernels.adaptive_conv2d(now, attention, weight, bias, past=past, **geometry)
-
-
-def unfold_einsum(layer: Layer, x, attention, weight, bias):
-    from kernels import naive
-
-    if layer.transposed:
-        arguments = (layer.stride, layer.padding, 0, layer.groups)
-        return naive.conv_transpose2d(x, attention, weight, bias, *arguments)
-    return naive.conv2d(x, attention, weight, bias, layer.stride, layer.padding, layer.groups)
-
-
-def k_convolutions(layer: Layer, x, attention, weight, bias):
-    y = bias[:, None, None]
-    for k, kernel in enumerate(weight):
-        y = y + attention[:, None, :, k, None] * plain_convolution(layer, x, kernel)
-    return y
-
-
-def frames_in_groups(layer: Layer, x, attention, weight, bias):
-    batch, frames, k = attention.shape
-    folded = x.unfold(2, layer.taps[0], 1).permute(0, 2, 1, 4, 3)  # [B, T, C, kt, F]
-    folded = folded.reshape(1, -1, *folded.shape[3:])
-    kernels = (attention.reshape(-1, k) @ weight.reshape(k, -1)).view(-1, *weight.shape[2:])
-    y = plain_convolution(layer, folded, kernels, groups=batch * frames * layer.groups)
-    return y.view(batch, frames, layer.c_out, -1).transpose(1, 2) + bias[:, None, None]
-
-
-def plain(layer: Layer, x, attention, weight, bias):
-    return plain_convolution(layer, x, weight[0], bias)
-
-
-def plain_convolution(layer: Layer, x, kernel, bias=None, groups: int | None = None):
-    import torch.nn.functional as F
-
-    conv = F.conv_transpose2d if layer.transposed else F.conv2d
-    geometry = dict(stride=(1, layer.stride), padding=(0, layer.padding))
-    return conv(x, kernel, bias, groups=groups or layer.groups, **geometry)
-
-
-TRAINING = {
-    "(a) unfold, einsum": unfold_einsum,
-    "(b) K convolutions": k_convolutions,
-    "(c) grouped": frames_in_groups,
-    PLAIN: plain,
-    OURS: ours,
-}
-STREAMING = {PLAIN: plain, OURS: ours}
-
-
-def make_inputs(layer: Layer, setting: Setting, device: str) -> list:
-    """x with the past in front, attention, weight, bias, as leaves that want gradients when the setting does."""
-    import torch
-
-    frames = setting.frames + layer.taps[0] - 1
-    pair = (layer.c_in, layer.c_out) if layer.transposed else (layer.c_out, layer.c_in)
-    tensors = [
-        torch.randn(setting.batch, layer.c_in, frames, layer.bins),
-        torch.randn(setting.batch, setting.frames, CANDIDATES).softmax(-1),
-        torch.randn(CANDIDATES, pair[0], pair[1] // layer.groups, *layer.taps) * 0.1,
-        torch.randn(layer.c_out),
-    ]
-    return [t.to(device).requires_grad_(setting.backward) for t in tensors]
-
-
 # Measuring
-
-
-class Stopwatch:
-    """Milliseconds of a call, on the clock that the module's docstring names."""
-
-    def __init__(self, device: str):
-        import torch
-
-        self.device = device
-        self.flush = torch.empty(2**26, dtype=torch.int32, device=device) if device == "cuda" else None
-
-    def __call__(self, call: Callable[[], object]) -> tuple[float, object]:
-        import time
-
-        import torch
-
-        if self.flush is None:
-            clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
-            start = clock()
-            result = call()
-            return (clock() - start) * 1e3, result
-        self.flush.zero_()
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        result = call()
-        end.record()
-        torch.cuda.synchronize()
-        return start.elapsed_time(end), result
 
 
 def measure_times(layer: Layer, setting: Setting, candidates: dict, watch: Stopwatch) -> dict[str, Times]:
@@ -232,26 +87,6 @@ def _backward(y, inputs: list) -> Callable[[], object]:
     used = [t for t in inputs if t.requires_grad]
     dy = torch.ones(y.shape, device=y.device)
     return lambda: torch.autograd.grad(y, used, dy, allow_unused=True)
-
-
-def peak_bytes(call: Callable[[], object], device: str) -> int:
-    """Most bytes that were allocated at once during the call, above what was there before."""
-    import torch
-
-    if device == "cuda":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        kept = call()  # noqa: F841 (its memory counts)
-        return torch.cuda.max_memory_allocated() - before
-    with torch.profiler.profile(profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-        kept = call()  # noqa: F841
-    allocations = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
-    held = peak = 0
-    for event in sorted(allocations, key=lambda e: e.start_ns()):
-        held += event.nbytes()
-        peak = max(peak, held)
-    return peak
 
 
 def floor_bytes(layer: Layer, setting: Setting, backward: bool) -> int:
@@ -308,11 +143,12 @@ def print_layer(results: list[Result]) -> None:
     if first.both_ms is not None:
         floor += f" forward; {first.floor_both_mb:.2f} MB, {first.floor_both_ms:.3f} ms with backward"
     print(f"\n{first.setting}: {first.layer}   ({floor})")
-    heads = ("forward ms", "backward ms", "both ms", "forward MB", "both MB")
-    print(f"  {'':20}" + "".join(f"{head:>13}" for head in heads))
+    heads = ("candidate", "forward ms", "backward ms", "both ms", "forward MB", "both MB")
+    rows = []
     for r in results:
         cells = (r.forward_ms, r.backward_ms, r.both_ms, r.forward_peak_mb, r.both_peak_mb)
-        print(f"  {r.candidate:20}" + "".join(f"{'-' if c is None else f'{c:.3f}':>13}" for c in cells))
+        rows.append([r.candidate, *("-" if c is None else f"{c:.3f}" for c in cells)])
+    print(table(heads, rows))
     print(f"  {verdict(results)}", flush=True)
 
 
@@ -320,9 +156,11 @@ def print_network(results: list[Result], setting: Setting) -> None:
     """The layers as often as the network has them."""
     count = {layer.name: layer.count for layer in setting.layers}
     print(f"\n{setting.name}: all {sum(count.values())} layers")
-    for name in dict.fromkeys(r.candidate for r in results):
-        total = sum(_total(r) * count[r.layer] for r in results if r.candidate == name)
-        print(f"  {name:20}{total:13.3f} ms", flush=True)
+    totals = {
+        name: sum(_total(r) * count[r.layer] for r in results if r.candidate == name)
+        for name in dict.fromkeys(r.candidate for r in results)
+    }
+    print(table(("candidate", "ms"), [[name, f"{total:.3f}"] for name, total in totals.items()]), flush=True)
 
 
 def _total(result: Result) -> float:
@@ -387,11 +225,7 @@ def settings(device: str, quick: bool) -> list[Setting]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m recipes.benchmark adaptive_conv",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = make_parser("adaptive_conv", __doc__)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
     parser.add_argument("--out", type=Path, help="folder for adaptive_conv.csv and adaptive_conv.png")

@@ -8,42 +8,23 @@ decoded beforehand. Real-time factors are processing seconds over audio seconds,
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-System = Callable[[np.ndarray], str]
-
-
-def our_system(decoder: str, model: str | None) -> System:
-    """The recogniser on whole recordings, features included, with greedy or beam decoding."""
-    from asr.loading import load_recogniser
-    from asr.recogniser import DecodeOptions
-
-    recogniser = load_recogniser(model, "cpu")
-    options = DecodeOptions(decoder=decoder, word_timestamps=False)
-    return lambda wave: recogniser.transcribe_batch([wave], options)[0].text
-
-
-def pocketsphinx(model: str | None = None) -> System:
-    """PocketSphinx 5 with the model, dictionary and language model of its package."""
-    from pocketsphinx import Decoder
-
-    decoder = Decoder(samprate=16000, loglevel="FATAL")
-
-    def transcribe(wave: np.ndarray) -> str:
-        decoder.start_utt()
-        decoder.process_raw((wave * 32767).clip(-32768, 32767).astype(np.int16).tobytes(), full_utt=True)
-        decoder.end_utt()
-        return decoder.hyp().hypstr if decoder.hyp() else ""
-
-    return transcribe
-
+from recipes.evaluation.recognisers import System, our_system, pocketsphinx
+from recipes.evaluation.side_by_side import (
+    make_parser,
+    real_time,
+    signed,
+    span,
+    spread,
+    table,
+    timed,
+    write_json,
+    write_texts,
+)
 
 SYSTEMS = {
     "greedy": lambda model: our_system("greedy", model),
@@ -66,9 +47,9 @@ def run(recordings: list, systems: dict[str, System]) -> tuple[dict[str, list[st
         wave = recording.wave()
         seconds.append(len(wave) / 16000)
         for name, system in systems.items():
-            started = time.perf_counter()
-            texts[name].append(system(wave))
-            spent[name].append(time.perf_counter() - started)
+            text, took = timed(lambda s=system, w=wave: s(w))
+            texts[name].append(text)
+            spent[name].append(took)
     return texts, {name: np.array(values) for name, values in spent.items()}, np.array(seconds)
 
 
@@ -80,45 +61,34 @@ def summarise(recordings: list, texts: dict[str, list[str]], spent: dict[str, np
     counts = {name: error_counts(list(references.values()), hypotheses) for name, hypotheses in texts.items()}
     first, result = next(iter(texts)), {}
     for name, hypotheses in texts.items():
-        factors = spent[name] / seconds
         low, high, _ = paired_bootstrap(counts[first], counts[name])
         result[name] = {
             **report(references, dict(zip(references, hypotheses, strict=True)), by_speaker=True),
-            "rtf": float(spent[name].sum() / seconds.sum()),
-            "rtf_median": float(np.median(factors)),
-            "rtf_p95": float(np.percentile(factors, 95)),
+            **real_time(spent[name], seconds),
             "difference_to_first": [low, high],
         }
     return result
 
 
 def print_table(result: dict) -> None:
-    print(
-        f"{'system':14s} {'WER raw':>8s} {'95 % interval':>17s} {'normalised':>11s} {'CER':>7s} {'RTF':>7s} {'p95':>7s}"
-    )
+    rows = []
     for name, values in result.items():
         raw, normalised = values["scores"][:2]
-        low, high = raw["interval"]
-        print(
-            f"{name:14s} {raw['wer']:8.2%} {low:8.2%}-{high:8.2%} {normalised['wer']:11.2%} {raw['cer']:7.2%} "
-            f"{values['rtf']:7.4f} {values['rtf_p95']:7.4f}"
-        )
-    first = next(iter(result))
-    for name in list(result)[1:]:
-        low, high = result[name]["difference_to_first"]
-        print(f"WER of {name} minus {first}: 95 % interval {low:+.2%} to {high:+.2%} (paired bootstrap)")
+        rates = (f"{rate:.2%}" for rate in (normalised["wer"], raw["cer"]))
+        speed = (f"{values[key]:.4f}" for key in ("rtf", "rtf_p95"))
+        rows.append([name, f"{raw['wer']:.2%}", span(raw["interval"]), *rates, *speed])
+    print(table(("system", "WER raw", "95 % interval", "normalised", "CER", "RTF", "p95"), rows))
+    first, *others = result
+    for name in others:
+        print(f"WER of {name} minus {first}: {signed(result[name]['difference_to_first'])} (95 %, paired bootstrap)")
     print("\nWER by speaker")
     speakers = {name: values["speakers"] for name, values in result.items()}
-    for speaker in next(iter(speakers.values())):
-        print(f"{speaker:8s} " + "  ".join(f"{name} {rows[speaker]['wer']:.2%}" for name, rows in speakers.items()))
+    cells = [[s, *(f"{rows[s]['wer']:.2%}" for rows in speakers.values())] for s in next(iter(speakers.values()))]
+    print(table(("speaker", *speakers), cells))
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m recipes.benchmark asr_peers",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = make_parser("asr_peers", __doc__)
     parser.add_argument("table", help="recordings with columns id, path, text")
     parser.add_argument("--systems", nargs="+", choices=list(SYSTEMS), default=list(SYSTEMS))
     parser.add_argument("--model", help="name, folder or Hub id for our systems (default: the one that ships)")
@@ -131,18 +101,11 @@ def main(argv: list[str] | None = None) -> int:
     from recipes.data.corpora import read_table
 
     torch.set_num_threads(1)
-    recordings = read_table(args.table)
-    if args.limit:
-        recordings = [
-            recordings[i] for i in np.linspace(0, len(recordings) - 1, min(args.limit, len(recordings))).astype(int)
-        ]
+    recordings = spread(read_table(args.table), args.limit)
     texts, spent, seconds = run(recordings, {name: SYSTEMS[name](args.model) for name in args.systems})
     result = summarise(recordings, texts, spent, seconds)
     print_table(result)
     if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
-        (args.out / "result.json").write_text(json.dumps(result, indent=1))
-        for name, hypotheses in texts.items():
-            lines = [f"{r.id}\t{text}" for r, text in zip(recordings, hypotheses, strict=True)]
-            (args.out / f"{name}.tsv").write_text("id\ttext\n" + "\n".join(lines) + "\n")
+        write_json(args.out / "result.json", result)
+        write_texts(args.out, [r.id for r in recordings], texts)
     return 0

@@ -9,15 +9,26 @@ are of one thread: "decoder" is what follows the encoder and the CTC head (the d
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+
+from recipes.evaluation.side_by_side import (
+    error_rows,
+    make_parser,
+    real_time,
+    signed,
+    span,
+    spread,
+    table,
+    timed,
+    write_json,
+    write_texts,
+)
+from recipes.evaluation.word_changes import fixed_and_broken
 
 FULL = "dllm"
 # The paper's loop; the threshold of the draft and the number of passes suit the compact denoiser.
@@ -126,17 +137,13 @@ def run(recogniser, recordings: list, systems: dict[str, Callable], batch: int) 
     groups = [order[i : i + batch] for i in range(0, len(order), batch)]
     for number, group in enumerate(tqdm([groups[0], *groups], unit="batch", file=sys.stderr)):
         with torch.inference_mode():
-            started = time.perf_counter()
-            heard = recogniser.listen([waves[i] for i in group])
-            encoding = time.perf_counter() - started
+            heard, encoding = timed(lambda g=group: recogniser.listen([waves[i] for i in g]))
         texts = [recordings[i].text for i in group]
         if number:  # the first group is warm-up
             shared["audio"] += [len(waves[i]) / 16000 for i in group]
             shared["encoder"] += [encoding / len(group)] * len(group)
         for name, system in systems.items():
-            started = time.perf_counter()
-            tokens, details = system(heard, texts)
-            seconds = time.perf_counter() - started
+            (tokens, details), seconds = timed(lambda s=system, h=heard, x=texts: s(h, x))
             if not number:
                 continue
             result = measured[name]
@@ -149,29 +156,20 @@ def run(recogniser, recordings: list, systems: dict[str, Callable], batch: int) 
 
 def summarise(references: list[str], measured: dict[str, Measured], shared: dict) -> dict[str, dict]:
     """One row a system: error rates with intervals and differences, passes, speed by duration."""
-    from asr.score import bootstrap_interval, error_counts, paired_bootstrap, whisper_normaliser
-    from recipes.evaluation.word_changes import fixed_and_broken
+    from asr.score import error_counts, whisper_normaliser
 
     audio, encoder = np.array(shared["audio"]), np.array(shared["encoder"])
-    counts = {name: error_counts(references, m.texts) for name, m in measured.items()}
     normalise = whisper_normaliser()[1]
-    rows = {}
+    rows = error_rows(references, {name: m.texts for name, m in measured.items()}, ("ctc", "ar"))
     for name, m in measured.items():
-        decoder = np.array(m.seconds)
-        factors = (decoder + encoder) / audio
-        row = {
-            "wer": counts[name].rate,
-            "interval": bootstrap_interval(counts[name]),
+        decoder, row = np.array(m.seconds), rows[name]
+        row |= {
             "wer_normalised": error_counts([normalise(r) for r in references], [normalise(t) for t in m.texts]).rate,
             "passes": float(np.mean(m.passes)),
             "token_forwards": float(np.mean(m.token_forwards)),
-            "rtf_median": float(np.median(factors)),
-            "rtf_p95": float(np.percentile(factors, 95)),
+            **real_time(decoder + encoder, audio),
             "by_duration": {},
         }
-        for other in ("ctc", "ar"):
-            if other in counts and other != name:
-                row[f"minus_{other}"] = paired_bootstrap(counts[other], counts[name])[:2]
         if "ctc" in measured and name != "ctc":
             fixed, broken, right = fixed_and_broken(references, measured["ctc"].texts, m.texts)
             words = sum(len(reference.split()) for reference in references)
@@ -184,42 +182,35 @@ def summarise(references: list[str], measured: dict[str, Measured], shared: dict
                     "decoder_ms": float(np.median(decoder[chosen]) * 1e3),
                     "end_to_end_ms": float(np.median((decoder + encoder)[chosen]) * 1e3),
                 }
-        rows[name] = row
     return rows
 
 
 def print_table(rows: dict[str, dict]) -> None:
     """The rows as text; speed-ups are against the autoregressive twin, by duration."""
     spans = list(next(iter(rows.values()))["by_duration"])
-    heads = ("WER", "95 % interval", "vs CTC", "vs AR", "fixed", "broken", "passes", "tokens", "RTF", "p95")
-    widths = (7, 15, 15, 15, 6, 6, 6, 7, 7, 7)
-    print(f"{'system':20s} " + " ".join(f"{head:>{width}s}" for head, width in zip(heads, widths, strict=True)))
+    heads = ("system", "WER", "95 % interval", "vs CTC", "vs AR", "fixed", "broken", "passes", "tokens", "RTF", "p95")
+    lines = []
     for name, row in rows.items():
-        cells = [f"{row['wer']:.2%}", "{:.2%}-{:.2%}".format(*row["interval"])]
-        for key in ("minus_ctc", "minus_ar"):
-            cells.append("{:+.1%} to {:+.1%}".format(*row[key]) if key in row else "")
-        cells += [f"{row[key]:.1%}" if key in row else "" for key in ("fixed", "broken")]
-        cells += [f"{row['passes']:.2f}", f"{row['token_forwards']:.0f}"]
-        cells += [f"{row['rtf_median']:.4f}", f"{row['rtf_p95']:.4f}"]
-        print(f"{name:20s} " + " ".join(f"{cell:>{width}s}" for cell, width in zip(cells, widths, strict=True)))
+        differences = [signed(row["minus"][rival]) if rival in row["minus"] else "" for rival in ("ctc", "ar")]
+        changes = [f"{row[key]:.1%}" if key in row else "" for key in ("fixed", "broken")]
+        work = [f"{row['passes']:.2f}", f"{row['token_forwards']:.0f}"]
+        speed = [f"{row[key]:.4f}" for key in ("rtf_median", "rtf_p95")]
+        lines.append([name, f"{row['wer']:.2%}", span(row["interval"]), *differences, *changes, *work, *speed])
+    print(table(heads, lines))
     print("\nmilliseconds by duration in seconds: decoder, end to end (times faster than ar)")
+    lines = []
     for name, row in rows.items():
         cells = []
-        for span in spans:
-            values, base = row["by_duration"][span], rows.get("ar", row)["by_duration"][span]
-            cells.append(
-                f"{span}: {values['decoder_ms']:.1f} ({base['decoder_ms'] / values['decoder_ms']:.2f}x), "
-                f"{values['end_to_end_ms']:.1f} ({base['end_to_end_ms'] / values['end_to_end_ms']:.2f}x)"
-            )
-        print(f"{name:20s} " + "   ".join(cells))
+        for seconds in spans:
+            values, base = row["by_duration"][seconds], rows.get("ar", row)["by_duration"][seconds]
+            for key in ("decoder_ms", "end_to_end_ms"):
+                cells.append(f"{values[key]:.1f} ({base[key] / values[key]:.2f}x)")
+        lines.append([name, *cells])
+    print(table(("system", *(f"{s} {part}" for s in spans for part in ("decoder", "whole"))), lines))
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m recipes.benchmark dllm_asr",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = make_parser("dllm_asr", __doc__)
     option = parser.add_argument
     option("table", help="recordings with columns id, path, text")
     option("--systems", nargs="+", choices=list(SYSTEMS), default=[name for name in SYSTEMS if name != "learned"])
@@ -233,15 +224,11 @@ def main(argv: list[str] | None = None) -> int:
 
     import torch
 
-    from asr.audio.io import atomic_path
     from asr.loading import load_recogniser
     from recipes.data.corpora import read_table
 
     torch.set_num_threads(1)
-    recordings = read_table(args.table)
-    if args.limit:
-        chosen = np.linspace(0, len(recordings) - 1, min(args.limit, len(recordings))).astype(int)
-        recordings = [recordings[i] for i in chosen]
+    recordings = spread(read_table(args.table), args.limit)
     recogniser, result = load_recogniser(args.recogniser, "cpu"), {}
     for batch in args.batch:
         names = [name for name in args.systems if batch == 1 or name in BATCHED]
@@ -252,11 +239,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"\nbatch {batch}, {len(recordings)} recordings")
         print_table(rows)
         if args.out and batch == args.batch[0]:
-            for name, m in measured.items():
-                lines = [f"{r.id}\t{text}" for r, text in zip(ordered, m.texts, strict=True)]
-                with atomic_path(args.out / f"{name}.tsv") as partial:
-                    partial.write_text("id\ttext\n" + "\n".join(lines) + "\n")
+            write_texts(args.out, [r.id for r in ordered], {name: m.texts for name, m in measured.items()})
     if args.out:
-        with atomic_path(args.out / "result.json") as partial:
-            partial.write_text(json.dumps(result, indent=1))
+        write_json(args.out / "result.json", result)
     return 0

@@ -10,13 +10,23 @@ second speaker; rates are given for the other speakers and for all.
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+
+from recipes.evaluation.rescoring import Heard, Rescoring, hear, score_candidates, word_errors
+from recipes.evaluation.side_by_side import (
+    difference_lines,
+    error_rows,
+    make_parser,
+    span,
+    spread,
+    table,
+    write_json,
+)
+from recipes.evaluation.word_changes import fixed_and_broken
 
 DLM_SCALES = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5)
 LM_SCALES = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
@@ -24,128 +34,6 @@ NGRAM_SCALES = (0.0, 0.2, 0.35, 0.5, 0.7, 0.85, 1.0)
 BONUSES = (-1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 6.0)
 MARGINS = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, float("inf"))
 CTC_SCALES = (0.0, 0.5, 1.0)
-
-
-@dataclass
-class Heard:
-    """One recording: what the recogniser made of it, and candidates with their log-probabilities by kind of score."""
-
-    reference: str
-    speaker: str
-    log_probabilities: object  # [frames, vocabulary]
-    greedy: str
-    confidence: float  # mean log-probability of the best path's frames
-    lists: dict[str, list[str]] = field(default_factory=dict)  # best first
-    candidates: dict[str, dict[str, float]] = field(default_factory=dict)
-
-
-def hear(recogniser, recordings: list, beam_size: int) -> list[Heard]:
-    """Greedy output and n-best lists without and with n-gram fusion."""
-    from dataclasses import replace
-
-    import torch
-    from tqdm import tqdm
-
-    from asr.ctc.beam import BeamOptions, greedy, prefix_beam
-
-    plain = BeamOptions(beam_size=beam_size, lm_weight=0.0, token_bonus=0.0)
-    heard = []
-    for recording in tqdm(recordings, desc="recognise", unit="file", file=sys.stderr):
-        with torch.inference_mode():
-            log_probabilities, lengths = recogniser.log_probabilities([recording.wave()])
-        best = greedy(log_probabilities, lengths, recogniser.tokenizer)[0]
-        frames = log_probabilities[0, : lengths[0]].clone()
-        item = Heard(recording.text, recording.speaker, frames, best.text, best.score / len(frames))
-        item.lists["beam"] = _texts(prefix_beam(frames, recogniser.tokenizer, plain))
-        if recogniser.lm is not None:
-            fused = replace(recogniser.beam, beam_size=beam_size)
-            item.lists["fusion"] = _texts(prefix_beam(frames, recogniser.tokenizer, fused, recogniser.lm))
-        heard.append(item)
-    return heard
-
-
-def _texts(hypotheses: list) -> list[str]:
-    return list(dict.fromkeys(h.text for h in hypotheses))
-
-
-def score_candidates(heard: list[Heard], recogniser, dlm, lm, beam_size: int) -> None:
-    """Write the DLM's beams from greedy output, and score every candidate by audio, n-gram, LM and DLM."""
-    from tqdm import tqdm
-
-    from asr.ar.rescoring import TextScorer
-    from dlm.decoding import SearchOptions, score_texts, search
-
-    for item in tqdm(heard, desc="score", unit="file", file=sys.stderr):
-        item.lists["dlm"] = [s.text for s in search(dlm, [item.greedy], options=SearchOptions(beam_size=beam_size))]
-        texts = list(dict.fromkeys([item.greedy, *itertools.chain(*item.lists.values())]))
-        scorer = TextScorer(item.log_probabilities, recogniser.tokenizer, lambda: recogniser.lm)
-        columns = {
-            "asr": scorer(texts),
-            "dlm": score_texts(dlm, [item.greedy] * len(texts), texts),
-            "words": [len(text.split()) for text in texts],
-        }
-        if recogniser.lm is not None:
-            columns["ngram"] = scorer.language(texts)
-        if lm is not None:
-            columns["lm"] = score_texts(lm, texts, texts)
-        item.candidates = {
-            text: dict(zip(columns, values, strict=True))
-            for text, values in zip(texts, zip(*columns.values(), strict=True), strict=True)
-        }
-
-
-@dataclass(frozen=True)
-class Rescoring:
-    """Choice among the candidates of some lists by log p(text | audio) and weighted other scores.
-
-    The greedy hypothesis is always a candidate, and weight 0 is in every grid.
-    """
-
-    lists: tuple[str, ...]
-    grids: dict[str, tuple[float, ...]]  # by kind of score
-
-    def tune(self, heard: list[Heard]) -> dict[str, float]:
-        """The weights with the fewest word errors; the smallest ones where several have as few."""
-        tables = [self._table(item) for item in heard]
-        best, chosen = None, {}
-        for weights in itertools.product(*self.grids.values()):
-            errors = sum(int(errors[np.argmax(scores @ (1.0, *weights))]) for scores, errors in tables)
-            key = (errors, sum(map(abs, weights)))
-            if best is None or key < best:
-                best, chosen = key, dict(zip(self.grids, weights, strict=True))
-        return chosen
-
-    def apply(self, heard: list[Heard], weights: dict[str, float]) -> list[str]:
-        chosen = []
-        for item in heard:
-            texts = self.texts(item)
-            scores = self._scores(item, texts) @ (1.0, *(weights[kind] for kind in self.grids))
-            chosen.append(texts[int(np.argmax(scores))])
-        return chosen
-
-    def texts(self, item: Heard) -> list[str]:
-        return list(dict.fromkeys([item.greedy, *itertools.chain(*(item.lists[name] for name in self.lists))]))
-
-    def oracle(self, heard: list[Heard]) -> float:
-        """WER of the best candidate of each recording."""
-        errors = sum(int(word_errors(item.reference, self.texts(item)).min()) for item in heard)
-        return errors / sum(len(item.reference.split()) for item in heard)
-
-    def _table(self, item: Heard) -> tuple[np.ndarray, np.ndarray]:
-        """Scores [candidates, kinds] and word errors [candidates] of one recording."""
-        texts = self.texts(item)
-        return self._scores(item, texts), word_errors(item.reference, texts)
-
-    def _scores(self, item: Heard, texts: list[str]) -> np.ndarray:
-        kinds = ("asr", *self.grids)
-        return np.maximum(np.array([[item.candidates[t][kind] for kind in kinds] for t in texts], float), -1e9)
-
-
-def word_errors(reference: str, hypotheses: list[str]) -> np.ndarray:
-    """Word-level Levenshtein distance of each hypothesis."""
-    from rapidfuzz.distance import Levenshtein
-
-    return np.array([Levenshtein.distance(reference.split(), text.split()) for text in hypotheses])
 
 
 # -- systems -----------------------------------------------------------------------------------------------
@@ -222,47 +110,38 @@ def summarise(
     references: list[str], systems: dict[str, list[str]], held_out: list[int], confidence: np.ndarray | None = None
 ) -> dict:
     """Rates of each system with intervals, differences to the first system and to fusion, by confidence."""
-    from asr.score import bootstrap_interval, error_counts, paired_bootstrap
-    from recipes.evaluation.word_changes import fixed_and_broken
+    from asr.score import error_counts
 
-    counts = {name: error_counts(references, texts) for name, texts in systems.items()}
-    first, result = next(iter(systems)), {}
+    first = next(iter(systems))
+    rivals = (first, "n-gram fusion")
+
+    def chosen(texts: list[str], rows) -> list[str]:
+        return [texts[i] for i in rows]
+
+    result = error_rows(references, systems, rivals)
+    held = {name: chosen(texts, held_out) for name, texts in systems.items()}
+    for name, row in error_rows(chosen(references, held_out), held, rivals).items():
+        result[name] |= {"wer_held_out": row["wer"], "held_out_minus": row["minus"]}
     for name, texts in systems.items():
-        fixed, broken, _ = fixed_and_broken(references, systems[first], texts)
-        row = {
-            "wer": counts[name].rate,
-            "interval": bootstrap_interval(counts[name]),
-            "wer_held_out": counts[name].select(held_out).rate,
-            "cer": error_counts(references, texts, "character").rate,
-            "fixed": fixed,
-            "broken": broken,
-        }
-        for rival in {first, "n-gram fusion"} & set(systems) - {name}:
-            row[f"minus {rival}"] = paired_bootstrap(counts[rival], counts[name])
-            held = [c.select(held_out) for c in (counts[rival], counts[name])]
-            row[f"minus {rival}, held out"] = paired_bootstrap(*held)
+        result[name]["fixed"], result[name]["broken"], _ = fixed_and_broken(references, systems[first], texts)
         if confidence is not None:
-            thirds = np.array_split(np.argsort(confidence), 3)
-            row["by_confidence"] = [counts[name].select(third).rate for third in thirds]
-        result[name] = row
+            counts, thirds = error_counts(references, texts), np.array_split(np.argsort(confidence), 3)
+            result[name]["by_confidence"] = [counts.select(third).rate for third in thirds]
     return result
 
 
 def print_table(title: str, result: dict) -> None:
+    heads = ("system", "WER", "95 % interval", "held out", "CER", "fixed", "broken", "by confidence: low, middle, high")
+    rows = [
+        [
+            name, f"{row['wer']:.2%}", span(row["interval"]), f"{row['wer_held_out']:.2%}", f"{row['cer']:.2%}",
+            str(row["fixed"]), str(row["broken"]), " ".join(f"{rate:7.2%}" for rate in row.get("by_confidence", [])),
+        ]
+        for name, row in result.items()
+    ]  # fmt: skip
     print(f"\n{title}")
-    print(f"{'system':20s} {'WER':>7s} {'95 % interval':>15s} {'held out':>9s} {'CER':>7s} {'fixed':>6s} {'broken':>6s}"
-          "  WER by confidence: low, middle, high")  # fmt: skip
-    for name, row in result.items():
-        low, high = row["interval"]
-        thirds = " ".join(f"{rate:7.2%}" for rate in row.get("by_confidence", []))
-        print(
-            f"{name:20s} {row['wer']:7.2%} {low:7.2%}-{high:7.2%} {row['wer_held_out']:9.2%} {row['cer']:7.2%} "
-            f"{row['fixed']:6d} {row['broken']:6d}  {thirds}"
-        )
-    for name, row in result.items():
-        for key in sorted(key for key in row if key.startswith("minus")):
-            low, high, _ = row[key]
-            print(f"{name} {key}: {low:+.2%} to {high:+.2%} (95 %, paired bootstrap)")
+    print(table(heads, rows))
+    print("\n".join(difference_lines(result) + difference_lines(result, "held_out_minus")))
 
 
 def run(args: argparse.Namespace) -> dict:
@@ -273,7 +152,7 @@ def run(args: argparse.Namespace) -> dict:
     from recipes.data.corpora import read_table
 
     recogniser, recordings = load_recogniser(args.model, "cpu"), read_table(args.table)
-    recordings = recordings[:: max(1, len(recordings) // (args.limit or len(recordings)))]
+    recordings = spread(recordings, args.limit)
     dlm = DenoisingLM.from_pretrained(args.dlm).eval()
     lm = DenoisingLM.from_pretrained(args.lm).eval() if args.lm else None
     heard = hear(recogniser, recordings, args.beam_size)
@@ -347,8 +226,6 @@ def other_recogniser(path: Path, recordings: list, dlm, margin: float, held_out:
 
 def write_options(folder: Path, weights: dict) -> None:
     """Put the tuned scale, bonus and margin into the correction model's config.json."""
-    from asr.audio.io import atomic_path
-
     config = json.loads((folder / "config.json").read_text())
     chosen = weights.get("DSR + n-gram", weights["DSR"])
     config["correction"] = {
@@ -357,16 +234,11 @@ def write_options(folder: Path, weights: dict) -> None:
         "bonus": chosen["words"],
         "margin": min(weights["DLM guarded"]["margin"], 1e9),
     }
-    with atomic_path(folder / "config.json") as partial:
-        partial.write_text(json.dumps(config, indent=2) + "\n")
+    write_json(folder / "config.json", config)
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m recipes.benchmark dlm",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = make_parser("dlm", __doc__)
     option = parser.add_argument
     option("table", help="held-out recordings with columns id, path, speaker, text")
     option("--model", default="compact", help="the recogniser: a name, folder or Hub id (default: %(default)s)")
@@ -383,7 +255,6 @@ def main(argv: list[str] | None = None) -> int:
 
     import torch
 
-    from asr.audio.io import atomic_path
     from dlm.model import COMPACT
 
     torch.set_num_threads(1)
@@ -396,11 +267,10 @@ def main(argv: list[str] | None = None) -> int:
     )
     print("\nweights: " + json.dumps(result["weights"]))
     print("oracle WER: " + ", ".join(f"{name} {rate:.2%}" for name, rate in result["oracle_wer"].items()))
-    for path, table in result.get("others", {}).items():
-        print_table(f"hypotheses of {path}, without audio", table)
+    for path, rows in result.get("others", {}).items():
+        print_table(f"hypotheses of {path}, without audio", rows)
     if args.out:
-        with atomic_path(args.out / "result.json") as partial:
-            partial.write_text(json.dumps(result, indent=1))
+        write_json(args.out / "result.json", result)
     if args.write_options:
         write_options(args.dlm or COMPACT, result["weights"])
     return 0

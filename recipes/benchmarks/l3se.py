@@ -25,69 +25,25 @@ ours, which must not be the one that the backbone came from.
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
 import multiprocessing
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from recipes.evaluation.judging import RATE, hallucination_difference, make_judge, make_measures, word_scores
+from recipes.evaluation.mixtures import Mixture, chosen_recordings, clean_mixtures, mixtures
+from recipes.evaluation.side_by_side import make_parser, peak_memory, table, timed, write_json
+
 SNRS = (-5.0, 0.0, 5.0)
 ROOMS = ("dry", "reverberant")
-RATE = 16_000
 NOISE_SECONDS = 6.0
 COST_SECONDS = 10.0
 SCORES = ("estoi", "ovrl", "speaker", "timbre")  # the other columns are shares of the words
 
 System = Callable[[np.ndarray], np.ndarray]
-Measure = Callable[[np.ndarray, np.ndarray], float]
-
-
-@dataclass
-class Mixture:
-    """One utterance in one condition; waves are float32 [samples] at 16 kHz."""
-
-    text: str
-    noisy: np.ndarray
-    clean: np.ndarray
-
-
-# -- data --------------------------------------------------------------------------------------------------
-
-
-def chosen_recordings(table: str, count: int, limits: tuple[float, float] = (2.0, 12.0)) -> list:
-    """Recordings spread over a table, of a length that one would listen to."""
-    from asr.audio.io import duration
-    from recipes.data.corpora import read_table
-
-    usable = [r for r in read_table(table) if limits[0] <= (duration(r.path) or limits[0]) <= limits[1]]
-    return [usable[i] for i in np.unique(np.linspace(0, len(usable) - 1, min(count, len(usable))).astype(int))]
-
-
-def mixtures(recordings: list, noises: list[Path], snr_db: float, room: str, seed: int) -> Iterator[Mixture]:
-    """The recordings in one condition; the noise and the room of each are the same at all ratios."""
-    from asr.audio.augment import cut, mix_at_snr, seeded
-    from enhance.l3se.corruption import at_clean_level, peak_normalised, reverberate
-    from enhance.mixing import draw_recording
-
-    for number, recording in enumerate(recordings):
-        clean, rng = recording.wave(), seeded(seed, number)
-        noise = cut(draw_recording(noises, rng)[1], len(clean), rng)
-        wet = reverberate(clean, rng) if room == "reverberant" else clean
-        yield Mixture(recording.text, peak_normalised(mix_at_snr(wet, noise, snr_db)), at_clean_level(clean))
-
-
-def clean_mixtures(recordings: list) -> Iterator[Mixture]:
-    from enhance.l3se.corruption import at_clean_level
-
-    for recording in recordings:
-        clean = at_clean_level(recording.wave())
-        yield Mixture(recording.text, clean, clean)
 
 
 # -- systems -----------------------------------------------------------------------------------------------
@@ -129,65 +85,6 @@ def enhancer_system(name: str) -> System:
 # -- measures ----------------------------------------------------------------------------------------------
 
 
-def make_judge(name: str) -> Callable[[np.ndarray], str]:
-    """PocketSphinx, or a recogniser of ours from a folder, with greedy decoding.
-
-    PocketSphinx adapts to what it heard before, so every recording gets a new one: what it hears must not depend
-    on the order of the systems.
-    """
-    from recipes.benchmarks.asr_peers import our_system, pocketsphinx
-
-    return (lambda wave: pocketsphinx()(wave)) if name == "pocketsphinx" else our_system("greedy", name)
-
-
-def make_measures(speaker_model: str | None) -> dict[str, Measure]:
-    """Functions of an output and the clean recording, as far as their packages are installed."""
-    from importlib.util import find_spec
-
-    from enhance.metrics import dnsmos, metric_functions
-
-    measures: dict[str, Measure] = dict(metric_functions(("estoi",)))
-    if find_spec("speechmos"):
-        measures["ovrl"] = lambda output, clean: dnsmos(output)["dnsmos_ovrl"]
-    measures["speaker" if speaker_model else "timbre"] = similarity(
-        x_vectors(speaker_model) if speaker_model else timbre
-    )
-    return measures
-
-
-def similarity(embed: Callable[[np.ndarray], np.ndarray]) -> Measure:
-    def measure(output: np.ndarray, clean: np.ndarray) -> float:
-        a, b = embed(output), embed(clean)
-        return float(a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-9))
-
-    return measure
-
-
-def timbre(wave: np.ndarray) -> np.ndarray:
-    """Mean over the bands removed from the mean log-mel spectrum of the louder half of the frames, and deviations."""
-    import torch
-
-    from asr.audio.features import log_mel
-
-    features = log_mel(torch.from_numpy(np.ascontiguousarray(wave)))
-    loud = features[features.mean(1) >= features.mean(1).median()]
-    mean = loud.mean(0)
-    return torch.cat([mean - mean.mean(), loud.std(0, unbiased=False)]).numpy()
-
-
-def x_vectors(name: str) -> Callable[[np.ndarray], np.ndarray]:
-    import torch
-    from transformers import AutoFeatureExtractor, WavLMForXVector
-
-    extractor, model = AutoFeatureExtractor.from_pretrained(name), WavLMForXVector.from_pretrained(name).eval()
-
-    @torch.inference_mode()
-    def embed(wave: np.ndarray) -> np.ndarray:
-        return model(**extractor(wave, sampling_rate=RATE, return_tensors="pt")).embeddings[0].numpy()
-
-    return embed
-
-
 def judged(data: list[Mixture], heard_clean: list[str], systems: dict[str, System], judge, measures, progress) -> dict:
     """Scores of every system on the mixtures of one condition."""
     rows = {}
@@ -205,31 +102,6 @@ def judged(data: list[Mixture], heard_clean: list[str], systems: dict[str, Syste
             "heard": heard,
         }
     return rows
-
-
-def word_scores(texts: list[str], heard_clean: list[str], heard: list[str]) -> dict:
-    from asr.score import error_counts
-
-    against_text, against_clean = error_counts(texts, heard), error_counts(heard_clean, heard)
-    words = max(1, int(against_clean.reference.sum()))
-    parts = ("substitutions", "insertions", "deletions")
-    scores = {part: int(getattr(against_clean, part).sum()) / words for part in parts}
-    return {
-        "wer": against_text.rate,
-        "dwer": against_clean.rate,
-        **scores,
-        "halluc": scores["substitutions"] + scores["insertions"],
-        "cer": error_counts(texts, heard, unit="character").rate,
-    }
-
-
-def hallucination_difference(heard_clean: list[str], first: list[str], second: list[str]) -> tuple[float, float]:
-    """95 % interval of the second system's substitutions + insertions a word minus the first's."""
-    from asr.score import error_counts, paired_bootstrap
-
-    counts = [error_counts(heard_clean, heard) for heard in (first, second)]
-    counts = [dataclasses.replace(c, deletions=0 * c.deletions) for c in counts]
-    return paired_bootstrap(*counts)[:2]
 
 
 # -- probes ------------------------------------------------------------------------------------------------
@@ -278,17 +150,8 @@ def cost(model: str) -> dict[str, float]:
     system = enhancer_system(model)
     wave = 0.1 * np.random.default_rng(0).standard_normal(int(COST_SECONDS * RATE)).astype(np.float32)
     system(wave[:RATE])
-    started = time.perf_counter()
-    system(wave)
-    seconds = time.perf_counter() - started
-    return {"rtf": seconds / COST_SECONDS, "memory_mb": _peak_memory()}
-
-
-def _peak_memory() -> float:
-    """Of this process in MB, where the system tells it; `getrusage` would count the parent's memory too."""
-    status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.exists() else []
-    return next((float(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), float("nan"))
+    _, seconds = timed(lambda: system(wave))
+    return {"rtf": seconds / COST_SECONDS, "memory_mb": peak_memory()}
 
 
 def costs(models: dict[str, str]) -> dict[str, dict[str, float]]:
@@ -356,11 +219,9 @@ def format_result(result: dict) -> str:
     lines = [f"{result['utterances']} utterances, judge {result['judge']}"]
     for condition, rows in result["conditions"].items():
         columns = [name for name in next(iter(rows.values())) if name != "heard"]
-        width = max(16, *map(len, rows))
-        lines += ["", f"{condition:{width}} " + " ".join(f"{_short(column):>7}" for column in columns)]
-        for name, row in rows.items():
-            shown = (f"{row[c]:{'7.3f' if c in SCORES else '7.1%'}}" for c in columns)
-            lines.append(f"{name:{width}} " + " ".join(shown))
+        kinds = {c: ".3f" if c in SCORES else ".1%" for c in columns}
+        cells = [[name, *(f"{row[c]:{kind}}" for c, kind in kinds.items())] for name, row in rows.items()]
+        lines += ["", table([condition, *map(_short, columns)], cells)]
         for name, (low, high) in result["hallucination_minus_first"][condition].items():
             lines.append(f"halluc of {name} minus the first system: 95 % interval {low:+.1%} to {high:+.1%}")
     lines.append("\nlog-likelihood a token (nat), clean tokens at 0 dB")
@@ -378,11 +239,7 @@ def _short(column: str) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m recipes.benchmark l3se",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = make_parser("l3se", __doc__)
     option = parser.add_argument
     option("--systems", nargs="+", required=True, metavar="NAME=FOLDER", help="trained systems, the main one first")
     option("--codec", required=True, metavar="FOLDER", help="the trained codec, with its backbone")
@@ -406,8 +263,5 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     print(format_result(result))
     if args.out:
-        from asr.audio.io import atomic_path
-
-        with atomic_path(args.out / "result.json") as partial:
-            partial.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        write_json(args.out / "result.json", result)
     return 0

@@ -16,8 +16,9 @@ import argparse
 import json
 import math
 import sys
-import time
 from collections.abc import Callable
+
+from recipes.evaluation.side_by_side import make_parser, median_seconds
 
 WHISPER = {
     "model_type": "whisper", "d_model": 1280, "encoder_layers": 32, "encoder_attention_heads": 20,
@@ -122,26 +123,24 @@ class Autoregressive(Side):
         self.decode(self.encode())
 
 
-def median_seconds(run: Callable[[], None], repeats: int, device: str) -> float:
-    """Median of the repeats, after one to warm up."""
-    import torch
+def waited(run: Callable[[], None], device: str) -> Callable[[], None]:
+    """The call, until the GPU has done what it started."""
 
-    seconds = []
-    for number in range(repeats + 1):
-        started = time.perf_counter()
+    def call() -> None:
+        import torch
+
         run()
         if device != "cpu":
             torch.cuda.synchronize()
-        if number:
-            seconds.append(time.perf_counter() - started)
-    return sorted(seconds)[len(seconds) // 2]
+
+    return call
 
 
 def measure(side: Side, repeats: int, device: str) -> dict[str, float]:
     """Median seconds of the decoder alone and of everything."""
     return {
-        "decoder": median_seconds(lambda: side.decode(side.encoded), repeats, device),
-        "whole": median_seconds(side.whole, repeats, device),
+        "decoder": median_seconds(waited(lambda: side.decode(side.encoded), device), repeats),
+        "whole": median_seconds(waited(side.whole, device), repeats),
     }
 
 
@@ -183,11 +182,7 @@ def run(args: argparse.Namespace, device: str) -> list[dict]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m recipes.benchmark large_shapes",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = make_parser("large_shapes", __doc__)
     parser.add_argument("--passes", type=float, default=3.0, help="mean number of denoising passes")
     parser.add_argument("--tokens", type=int, default=40, help="of the text (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=12.0, help="of speech (default: %(default)s)")

@@ -8,11 +8,12 @@ from asr.ar.greedy import END as TEXT_END
 from asr.ar.greedy import START, decode_greedily, decode_speculatively, score_sequences
 from asr.ar.rescoring import ngram_score
 from asr.ctc.ngram import NGram
+from asr.dllm.caches import TextCache
 from asr.dllm.canvas import Canvas, CanvasOptions, Draft, lay_out
 from asr.dllm.commit import EntropyBound, Factor, FixedPasses, OneByOne, Threshold
 from asr.dllm.elastic import ElasticCache
 from asr.dllm.loop import END, MASK, NULL, DenoisingOptions, denoise
-from asr.dllm.network import Denoiser, DenoiserConfig, TextCache
+from asr.dllm.network import Denoiser, DenoiserConfig
 
 VOCABULARY = 24
 

@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from enhance.networks.adaptive import AdaptiveConv2d, JointAttention, KernelBank, adapt_convolutions
+from enhance.networks.adapt import adapt_convolutions
+from enhance.networks.adaptive import AdaptiveConv2d, JointAttention, KernelBank
 
 KINDS = {
     "depthwise": {"in_channels": 6, "out_channels": 6, "kernel_size": (3, 3), "padding": 1, "groups": 6},

@@ -13,7 +13,8 @@ from asr.dllm.network import DenoiserConfig
 from recipes.data.speech_data import Share, SpeechData
 from recipes.data.toy import say, write_store
 from recipes.tasks.denoiser import DenoiserTask, TwinTask
-from recipes.training.engine import Optimisation, Trainer, TrainerConfig
+from recipes.training.engine import Trainer, TrainerConfig
+from recipes.training.optimisation import Optimisation
 
 
 @pytest.fixture(scope="module")

@@ -249,7 +249,7 @@ def test_benchmark_has_every_condition_control_and_probe(trained, home, monkeypa
 
 
 def test_timbre_tells_voices_apart():
-    from recipes.benchmarks.l3se import similarity, timbre
+    from recipes.evaluation.judging import similarity, timbre
 
     time = np.arange(32_000) / 16_000
     voices = [

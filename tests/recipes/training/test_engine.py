@@ -10,7 +10,8 @@ from asr.ctc.encoder import EncoderConfig
 from asr.ctc.model import CTCModel
 from recipes.data.batching import Source, plan_epoch
 from recipes.data.toy import toy_task
-from recipes.training.engine import Optimisation, Trainer, TrainerConfig
+from recipes.training.engine import Trainer, TrainerConfig
+from recipes.training.optimisation import Optimisation
 
 TINY = EncoderConfig(width=32, heads=2, layers=(1, 1, 1), feed_forward=64, front_channels=4)
 

@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 
 from asr.audio.augment import seeded
 from recipes.data.toy import say, sentences
-from recipes.training.engine import Optimisation, Trainer, TrainerConfig
+from recipes.training.engine import Trainer, TrainerConfig
+from recipes.training.optimisation import Optimisation
 from recipes.training.toy_parts import language_model, whisper
 
 pytestmark = pytest.mark.slow
