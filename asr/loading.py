@@ -7,9 +7,10 @@ from pathlib import Path
 
 import torch
 
+from asr.compact import compact_recogniser
 from asr.hub import model_file
 from asr.hybrid.recogniser import HybridRecogniser
-from asr.recogniser import CompactRecogniser, CTCRecogniser, HFRecogniser
+from asr.recogniser import SpeechRecogniser
 
 WEIGHTS = Path(__file__).parent / "weights"
 SHIPPED = {"compact": "ctc_compact"}  # what `--model` may be, beside folders and Hub ids
@@ -18,7 +19,7 @@ DEFAULT = "compact"
 
 def load_recogniser(
     name: str | Path | None = None, device: str = "auto", compute_type: str = "auto"
-) -> CTCRecogniser | HybridRecogniser:
+) -> SpeechRecogniser | HybridRecogniser:
     """The recogniser behind a name.
 
     Args:
@@ -38,16 +39,18 @@ def load_recogniser(
     if compute_type not in ("auto", "float32"):
         raise ValueError(f"{name}: compute_type {compute_type} is for hybrid models; this one computes in float32")
     if "language_model" in config.get("settings", {}):
-        from asr.pretrained.recogniser import LargeRecogniser  # late, since transformers takes its time
+        from asr.pretrained.recogniser import large_recogniser  # late, since transformers takes its time
 
-        return LargeRecogniser(name, device)
+        return large_recogniser(name, device)
     if "model_type" not in config:
-        return CompactRecogniser(name, device)
+        return compact_recogniser(name, device)
     kinds = config.get("architectures") or []
     if not any(kind.endswith("ForCTC") for kind in kinds):
         kind = ", ".join(kinds) or "of no known architecture"
         raise ValueError(f"{name}: is {kind}; choose a model with a CTC head (...ForCTC)")
-    return HFRecogniser(name, device)
+    from asr.pretrained.ctc import ctc_recogniser
+
+    return ctc_recogniser(name, device)
 
 
 def shipped(name: str | Path | None) -> str | Path:

@@ -1,12 +1,12 @@
-"""From waveforms to utterances: one interface for the compact model and for any CTC model of transformers.
+"""From waveforms to utterances: one recogniser for every combination of encoder, CTC branch and text decoders.
 
-Both kinds of model give log-probabilities per frame; everything after that is shared.
+The parts have protocols (`asr.parts`); which folder has which is known in `asr.loading`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,19 +22,14 @@ check_torchaudio()  # before transformers, which fails in obscure ways when torc
 import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from asr import text_decoders  # noqa: E402
-from asr.ar.greedy import Decoded  # noqa: E402
 from asr.ar.rescoring import TextScorer  # noqa: E402
 from asr.ctc.beam import BeamOptions, Hypothesis, best_path, prefix_beam  # noqa: E402
-from asr.ctc.model import COMPACT, CTCModel  # noqa: E402
 from asr.ctc.ngram import NGram  # noqa: E402
-from asr.ctc.timing import align_words  # noqa: E402
-from asr.dllm.loop import Denoised  # noqa: E402
-from asr.hub import model_file  # noqa: E402
-from asr.text.tokenizer import WORD_MARK  # noqa: E402
-from asr.text_decoders import Listened, load_decoder  # noqa: E402
+from asr.ctc.timing import align_text, align_words  # noqa: E402
+from asr.decoders import DECODERS as TEXT_DECODERS  # noqa: E402
+from asr.parts import CTCBranch, Decoded, Listened, SpeechEncoder, TextDecoder, Vocabulary  # noqa: E402
 
-DECODERS = ("greedy", "beam", *text_decoders.DECODERS)
+DECODERS = ("greedy", "beam", *TEXT_DECODERS)
 
 
 @dataclass(frozen=True)
@@ -49,7 +44,7 @@ class DecodeOptions:
         beam_size: prefixes kept by the beam search.
         word_timestamps: find the time and the confidence of each word as well.
         decoder_model: folder or Hub id of the decoder behind "dllm" or the twin; None: the compact one.
-        denoising: choices of "dllm" (fields of `asr.text_decoders.DenoisingDecode`) other than the model's own.
+        denoising: choices of "dllm" (fields of `asr.dllm.choices.DenoisingDecode`) other than the model's own.
     """
 
     decoder: str | None = None
@@ -88,77 +83,51 @@ class Recogniser(Protocol):
         """Utterances of waves [samples], in their order."""
 
 
-class CTCRecogniser:
-    """A model that gives log-probabilities [batch, frames, vocabulary] with the blank at index 0."""
+class SpeechRecogniser:
+    """A recogniser made of parts.
 
-    sampling_rate: int  # Hz
-    hop_seconds: float | None  # seconds per frame; None: what the length of each wave comes to
-    tokenizer: object  # decode(ids) -> text, starts_word(id), blank_id 0
-    calibration: dict[str, tuple[float, float]] = {}  # of word confidence, by decoder; see asr.ctc.timing
-    lm: NGram | None = None  # over the same vocabulary
-    beam = BeamOptions(lm_weight=0.0, token_bonus=0.0)
-    default_decoder = "greedy"
+    Args:
+        encoder: waves to frames.
+        branch: frames to log-probabilities over CTC units.
+        vocabulary: what its text decoders write in; None: the units of the branch.
+        ngram: file of the n-gram over those units; read when the first search asks for it.
+        beam: options of the prefix beam search.
+        calibration: slope and offset of word confidence by decoder, see `asr.ctc.timing`.
+        default_decoder: of `DecodeOptions` that name none.
 
-    def log_probabilities(self, waves: list[np.ndarray]) -> tuple[Tensor, Tensor]:
-        """Log-probabilities of a batch and their lengths [batch] in frames."""
-        raise NotImplementedError
+    `makers` holds the text decoders by name: functions of the options, called once for each of them.
+    """
 
-    def listen(self, waves: list[np.ndarray]) -> Listened:
-        """What the model makes of a batch, before decoding."""
-        log_probs, lengths = self.log_probabilities(waves)
-        return Listened.of(None, lengths, log_probs)
-
-    def hypotheses(self, heard: Listened, decoder: str, options: DecodeOptions) -> list[list[Hypothesis]]:
-        """Hypotheses of each utterance, best first.
-
-        Raises:
-            ValueError: the model has no such decoder.
-        """
-        if decoder == "greedy":
-            return [[best_path(frames, self.tokenizer)] for frames in heard.posteriors]
-        if decoder == "beam":
-            beam = replace(self.beam, beam_size=options.beam_size)
-            return [prefix_beam(frames, self.tokenizer, beam, self.lm) for frames in heard.posteriors]
-        raise ValueError(f"decoder {decoder!r} needs a model of our own; this one has greedy and beam")
-
-    @torch.inference_mode()
-    def transcribe_batch(self, waves: list[np.ndarray], options: DecodeOptions) -> list[Utterance]:
-        """Utterances of waves [samples], in their order."""
-        heard = self.listen(waves)
-        decoder = options.decoder or self.default_decoder
-        nbests = self.hypotheses(heard, decoder, options)
-        utterances = []
-        for wave, frames, nbest in zip(waves, heard.posteriors, nbests, strict=True):
-            best, words = nbest[0], []
-            if options.word_timestamps:
-                hop = self.hop_seconds or len(wave) / self.sampling_rate / len(frames)
-                calibration = self.calibration.get(decoder, (1.0, 0.0))
-                words = align_words(frames, best.tokens, self.tokenizer, hop, calibration, best.token_scores)
-            rivals = [(hypothesis.text, hypothesis.score) for hypothesis in nbest]
-            scorer = TextScorer(frames, self.tokenizer, lambda: self.lm) if hasattr(self.tokenizer, "encode") else None
-            utterances.append(Utterance(best.text, words, best.score, rivals if len(rivals) > 1 else [], scorer))
-        return utterances
-
-
-class CompactRecogniser(CTCRecogniser):
-    """Our own `asr.ctc.model.CTCModel`; without a name, the one that ships in the package."""
-
-    sampling_rate = 16_000
-
-    def __init__(self, name: str | Path | None = None, device: str = "cpu"):
-        self.model = CTCModel.from_pretrained(name).to(device).eval()
-        self.tokenizer = self.model.tokenizer
-        self.hop_seconds = self.model.hop_seconds
-        self.calibration = self.model.calibration
-        self._ngram = model_file(name or COMPACT, "ngram.npz")
-        if self._ngram:
-            self.beam, self.default_decoder = BeamOptions(**self.model.beam), "beam"
-        self.decoders: dict[tuple, Callable[[Listened], Decoded | Denoised]] = {}
-        self.on_denoised: Callable[[Denoised], None] | None = None  # sees every pass of the denoiser
+    def __init__(
+        self,
+        encoder: SpeechEncoder,
+        branch: CTCBranch,
+        *,
+        vocabulary: Vocabulary | None = None,
+        ngram: Path | None = None,
+        beam: BeamOptions | None = None,
+        calibration: dict[str, tuple[float, float]] | None = None,
+        default_decoder: str = "greedy",
+    ):
+        self.encoder, self.branch = encoder, branch
+        self.sampling_rate, self.hop_seconds = encoder.sampling_rate, branch.hop_seconds
+        self.tokenizer = branch.tokenizer
+        self.vocabulary = vocabulary or self.tokenizer
+        self.beam = beam or BeamOptions(lm_weight=0.0, token_bonus=0.0)
+        self.calibration = calibration or {}
+        self.default_decoder = default_decoder
+        self.makers: dict[str, Callable[[DecodeOptions], TextDecoder]] = {}
+        self.decoders: dict[tuple, TextDecoder] = {}
+        self.on_denoised: Callable | None = None  # sees every pass of the denoiser
+        self._ngram = ngram
 
     @cached_property
     def lm(self) -> NGram | None:
-        """The model's n-gram language model; read when the first beam search asks for it."""
+        """The n-gram language model, where there is one.
+
+        Raises:
+            ValueError: it is over another vocabulary.
+        """
         if self._ngram is None:
             return None
         lm = NGram.load(self._ngram)
@@ -167,92 +136,104 @@ class CompactRecogniser(CTCRecogniser):
                              "estimate it with the model's own tokenizer (recipes.prepare ngram)")
         return lm
 
-    @torch.inference_mode()
-    def log_probabilities(self, waves: list[np.ndarray]) -> tuple[Tensor, Tensor]:
-        return self.model.encode_waves([torch.from_numpy(wave) for wave in waves])
+    # -- listening -----------------------------------------------------------------------------------------
 
     @torch.inference_mode()
     def listen(self, waves: list[np.ndarray]) -> Listened:
-        features, lengths = self.model.log_mel([torch.from_numpy(wave) for wave in waves])
-        device = self.model.head.weight.device
-        hidden, _, lengths = self.model.encoder(features.to(device), lengths.to(device))
-        return Listened.of(hidden, lengths, self.model.log_probabilities(hidden))
+        """What encoder and CTC branch make of a batch, before decoding."""
+        encoded = self.encoder(waves)
+        return Listened.of(encoded.hidden, encoded.lengths, *self.branch(encoded))
+
+    @torch.inference_mode()
+    def log_probabilities(self, waves: list[np.ndarray]) -> tuple[Tensor, Tensor]:
+        """Log-probabilities [batch, frames, units] of a batch and their lengths [batch] in frames."""
+        return self.branch(self.encoder(waves))
+
+    # -- decoding ------------------------------------------------------------------------------------------
 
     def hypotheses(self, heard: Listened, decoder: str, options: DecodeOptions) -> list[list[Hypothesis]]:
-        if decoder not in text_decoders.DECODERS:
-            return super().hypotheses(heard, decoder, options)
+        """Hypotheses of each utterance, best first.
+
+        Raises:
+            ValueError: the model has no such decoder.
+        """
+        return self._decoded(heard, decoder, options)[0]
+
+    def decoder(self, name: str, options: DecodeOptions) -> TextDecoder:
+        """The text decoder that the options ask for; made once.
+
+        Raises:
+            ValueError: the recogniser has none of that name, or it does not fit.
+        """
+        if name not in self.makers:
+            raise ValueError(f"decoder {name!r} needs a model of our own; this one has greedy and beam")
+        key = (name, options.beam_size, options.decoder_model, tuple(sorted(options.denoising.items())))
+        if key not in self.decoders:
+            self.decoders[key] = self.makers[name](options)
+        return self.decoders[key]
+
+    def _decoded(
+        self, heard: Listened, decoder: str, options: DecodeOptions
+    ) -> tuple[list[list[Hypothesis]], Vocabulary]:
+        """Hypotheses of each utterance, and the vocabulary of their tokens."""
+        if decoder == "greedy":
+            return [[best_path(frames, self.tokenizer)] for frames in heard.posteriors], self.tokenizer
+        if decoder == "beam":
+            beam = replace(self.beam, beam_size=options.beam_size)
+            return [prefix_beam(f, self.tokenizer, beam, self.lm) for f in heard.posteriors], self.tokenizer
         text_decoder = self.decoder(decoder, options)
         if decoder == "dllm":
             text_decoder.keep_trace = self.on_denoised is not None
         result = text_decoder(heard)
         if decoder == "dllm" and self.on_denoised:
             self.on_denoised(result)
-        if getattr(result, "nbest", None):
-            return result.nbest
-        nbests = []
-        for tokens, confidences in zip(result.tokens, result.confidences, strict=True):
-            scores = [math.log(max(c, 1e-9)) for c in confidences]
-            nbests.append([Hypothesis(tokens, self.tokenizer.decode(tokens), sum(scores), scores)])
-        return nbests
+        vocabulary = text_decoder.vocabulary
+        return getattr(result, "nbest", None) or _single(result, vocabulary), vocabulary
 
-    def decoder(self, name: str, options: DecodeOptions) -> Callable[[Listened], Decoded | Denoised]:
-        """The text decoder that the options ask for; loaded once.
+    @torch.inference_mode()
+    def transcribe_batch(self, waves: list[np.ndarray], options: DecodeOptions) -> list[Utterance]:
+        """Utterances of waves [samples], in their order."""
+        heard = self.listen(waves)
+        decoder = options.decoder or self.default_decoder
+        nbests, vocabulary = self._decoded(heard, decoder, options)
+        spells = hasattr(self.tokenizer, "encode")
+        utterances = []
+        for wave, frames, nbest in zip(waves, heard.posteriors, nbests, strict=True):
+            best, words = nbest[0], []
+            if options.word_timestamps:
+                hop = self.hop_seconds or len(wave) / self.sampling_rate / len(frames)
+                words = self._words(frames, best, vocabulary, hop, self.calibration.get(decoder, (1.0, 0.0)))
+            rivals = [(hypothesis.text, hypothesis.score) for hypothesis in nbest]
+            scorer = TextScorer(frames, self.tokenizer, lambda: self.lm) if spells else None
+            utterances.append(Utterance(best.text, words, best.score, rivals if len(rivals) > 1 else [], scorer))
+        return utterances
 
-        Raises:
-            ValueError: its vocabulary is not that of the recogniser.
-        """
-        key = (name, options.beam_size, options.decoder_model, tuple(sorted(options.denoising.items())))
-        if key not in self.decoders:
-            device = self.model.head.weight.device
-            beam = replace(self.beam, beam_size=options.beam_size)
-            self.decoders[key] = load_decoder(
-                name, device, options.decoder_model, self.tokenizer, options.denoising, beam, lambda: self.lm
-            )
-        return self.decoders[key]
-
-
-class HFRecogniser(CTCRecogniser):
-    """Any CTC model of transformers (wav2vec2, HuBERT, WavLM, Parakeet-CTC ...), local folder or Hub id."""
-
-    def __init__(self, name: str | Path, device: str = "cpu"):
-        from transformers import AutoFeatureExtractor, AutoModelForCTC, AutoTokenizer
-
-        self.extractor = AutoFeatureExtractor.from_pretrained(name)
-        self.model = AutoModelForCTC.from_pretrained(name).to(device).eval()
-        self.sampling_rate = self.extractor.sampling_rate
-        config = self.model.config
-        self.hop_seconds = getattr(config, "inputs_to_logits_ratio", 0) / self.sampling_rate or None
-        self.order = [config.pad_token_id, *(i for i in range(config.vocab_size) if i != config.pad_token_id)]
-        self.tokenizer = PieceTokenizer(AutoTokenizer.from_pretrained(name), self.order)
-
-    def log_probabilities(self, waves: list[np.ndarray]) -> tuple[Tensor, Tensor]:
-        inputs = self.extractor(waves, sampling_rate=self.sampling_rate, return_tensors="pt", padding=True)
-        log_probs = self.model(**inputs.to(self.model.device)).logits.float().log_softmax(-1)[..., self.order]
-        # Frames per sample are the same throughout a batch, up to one at the border.
-        ratio = log_probs.shape[1] / max(len(wave) for wave in waves)
-        return log_probs, torch.tensor([max(1, round(ratio * len(wave))) for wave in waves])
+    def _words(
+        self, frames: Tensor, best: Hypothesis, vocabulary: Vocabulary, hop: float, calibration: tuple[float, float]
+    ) -> list[Word]:
+        """Words with times from the CTC branch and confidences from whoever wrote them."""
+        if vocabulary is not self.vocabulary or vocabulary is self.tokenizer:  # the tokens are CTC units
+            return align_words(frames, best.tokens, self.tokenizer, hop, calibration, best.token_scores)
+        scores = word_scores(best, vocabulary)
+        return align_text(frames, best.text, self.tokenizer, hop, calibration, scores)
 
 
-class PieceTokenizer:
-    """The vocabulary of a transformers tokenizer, the blank first, as pieces with word marks."""
+def _single(result: Decoded, vocabulary: Vocabulary) -> list[list[Hypothesis]]:
+    """The one text of each utterance as a list of hypotheses."""
+    nbests = []
+    for tokens, confidences in zip(result.tokens, result.confidences, strict=True):
+        scores = [math.log(max(c, 1e-9)) for c in confidences]
+        nbests.append([Hypothesis(tokens, vocabulary.decode(tokens), sum(scores), scores)])
+    return nbests
 
-    blank_id = 0
 
-    def __init__(self, tokenizer, order: list[int]):
-        special = {*tokenizer.all_special_ids, order[self.blank_id]}
-        delimiter = getattr(tokenizer, "word_delimiter_token", None)  # of wav2vec2 and its kin
-        pieces = [tokenizer.convert_ids_to_tokens(i) or "" for i in order]
-        self.pieces = [
-            WORD_MARK if piece == delimiter else "" if i in special else piece
-            for i, piece in zip(order, pieces, strict=True)
-        ]
-
-    def __len__(self) -> int:
-        return len(self.pieces)
-
-    def decode(self, ids: Iterable[int]) -> str:
-        """Text of token ids; special tokens are skipped."""
-        return " ".join("".join(self.pieces[i] for i in ids).replace(WORD_MARK, " ").split())
-
-    def starts_word(self, token: int) -> bool:
-        return self.pieces[token].startswith(WORD_MARK)
+def word_scores(hypothesis: Hypothesis, vocabulary: Vocabulary) -> list[float] | None:
+    """Log-probability of each word, that of its least sure token; None where tokens do not tell."""
+    if not hypothesis.token_scores:
+        return None
+    groups: list[list[float]] = []
+    for token, score in zip(hypothesis.tokens, hypothesis.token_scores, strict=True):
+        if not groups or vocabulary.starts_word(token):
+            groups.append([])
+        groups[-1].append(score)
+    return [min(group) for group in groups] if len(groups) == len(hypothesis.text.split()) else None

@@ -83,7 +83,7 @@ def make_parser() -> argparse.ArgumentParser:
     option("--decoder_model", metavar="NAME", help="folder or Hub id of the model behind the last five decoders")
     option("--denoising", nargs="+", default=[], metavar="KEY=VALUE",
            help="choices of the dllm decoder: prior, threshold, slots, commit, pruning, early_exit, speech_cache, "
-                "elastic, max_passes ... (asr.text_decoders.DenoisingDecode)")
+                "elastic, max_passes ... (asr.dllm.choices.DenoisingDecode)")
     option("--show_denoising", action="store_true", help="print the canvas pass by pass on standard error")
     option("--denoising_figure", type=Path, metavar="FILE.html", help="write the canvas pass by pass as a figure")
     option("--beam_size", type=_positive, help="hypotheses kept by the beam (default: 16)")
@@ -170,8 +170,8 @@ def _build(args: argparse.Namespace):
 
         if args.threads:
             torch.set_num_threads(args.threads)
+        from asr.dllm.choices import parse_choices
         from asr.recogniser import DecodeOptions
-        from asr.text_decoders import parse_choices
         from asr.transcriber import Transcriber
 
         options = DecodeOptions(
@@ -184,7 +184,7 @@ def _build(args: argparse.Namespace):
             enhancer=_enhancer(args.enhance), corrector=_corrector(args.correct_model) if args.correct else None,
         )
         if shows:
-            transcriber.recogniser.on_denoised = _denoising_view(args, transcriber.recogniser.tokenizer)
+            transcriber.recogniser.on_denoised = _denoising_view(args, transcriber.recogniser.vocabulary)
     except (ValueError, OSError, ImportError, RuntimeError, AssertionError) as error:
         # torch raises the last two for a device that is not there.
         raise UsageError(reason(error)) from error

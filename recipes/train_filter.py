@@ -41,7 +41,7 @@ def trajectories(result) -> list[tuple[Beliefs, Tensor]]:
 def record(stores: list[str], recogniser, decoder, utterances: int, seed: int) -> list[list[tuple[Beliefs, Tensor]]]:
     """Trajectories of utterances drawn from feature stores, one list an utterance."""
     from asr.audio.augment import seeded
-    from asr.text_decoders import Listened
+    from asr.parts import Listened
     from recipes.data.store import FeatureStore
 
     found = [FeatureStore(folder) for folder in stores]
@@ -116,7 +116,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
 
     from asr.ctc.model import CTCModel
-    from asr.text_decoders import load_decoder, parse_choices
+    from asr.decoders import load_decoder
+    from asr.dllm.choices import parse_choices
 
     torch.manual_seed(args.seed)
     recogniser = CTCModel.from_pretrained(args.recogniser).eval()

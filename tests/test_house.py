@@ -22,6 +22,7 @@ BELOW = {
 FLOORS = (
     ("asr.audio", "asr.text", "asr.output", "asr.hub", "asr.eight_bits", "asr.compat"),
     ("asr.ctc",),
+    ("asr.parts",),
     ("asr.dllm",),
     ("asr.ar",),
 )

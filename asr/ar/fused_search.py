@@ -51,7 +51,7 @@ def search_tokens(
     passes = 0
     while True:
         logits = model.extend(newest, speech, cache)[:, -1].float().cpu()
-        logits[:, NEVER] = -torch.inf
+        logits[:, list(NEVER)] = -torch.inf
         passes += 1
         total = scores[:, None] + logits.log_softmax(-1) + _language(lm, texts, options)
         ended += zip(total[:, END].tolist(), texts, strict=True)

@@ -2,32 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from asr.ctc.beam import Hypothesis
-from asr.dllm.caches import SpeechMemory, TextCache
-from asr.dllm.network import Denoiser
+from asr.dllm.caches import TextCache
+from asr.parts import Decoded
 from asr.text.tokenizer import Tokenizer
 
 START, END = Tokenizer.null_id, Tokenizer.end_id  # the twin has no empty slots: their token starts the text
-NEVER = [Tokenizer.blank_id, Tokenizer.mask_id, START]
+NEVER = (Tokenizer.blank_id, Tokenizer.mask_id, START)
 IGNORED = -100  # target of padding
 TOKENS_PER_FRAME = 0.6  # no one speaks faster; bounds the length of what a looping decoder writes
 
 
-@dataclass
-class Decoded:
-    """Tokens of each utterance, the probability of each, passes [batch] and positions computed [batch]."""
+@dataclass(frozen=True)
+class Marks:
+    """Token ids: what a text starts from, what ends it, and what no text has."""
 
-    tokens: list[list[int]]
-    confidences: list[list[float]]
-    passes: Tensor
-    token_forwards: Tensor
-    nbest: list[list[Hypothesis]] | None = None  # of a decoder that chooses among texts
+    start: int = START
+    end: int = END
+    never: Sequence[int] = NEVER
+
+
+class Writes(Protocol):
+    """A model that writes token by token. One whose tokens are not the recogniser's units has `marks` and `tokens`."""
+
+    most_tokens: int  # that fit behind the start of the text
+
+    def remember(self, hidden: Tensor, lengths: Tensor) -> object:
+        """The speech: `frames` [batch], `rows(index)`."""
+
+    def extend(self, tokens: Tensor, speech: object, cache: TextCache) -> Tensor:
+        """Logits [batch, n, vocabulary] after n more tokens [batch, n]; the cache grows by them."""
+
+    def denoise(self, canvas: Tensor, speech: object) -> Tensor:
+        """Logits of the next token behind every position of texts [batch, n] of one utterance."""
+
+
+def marks_of(model: Writes) -> Marks:
+    return getattr(model, "marks", None) or Marks()
+
+
+def new_cache(model: Writes) -> TextCache:
+    """Something to remember the text in: keys and values of our own decoders, or what a model brings."""
+    return model.new_cache() if hasattr(model, "new_cache") else TextCache()
 
 
 def longest(frames: int) -> int:
@@ -36,14 +59,14 @@ def longest(frames: int) -> int:
 
 
 @torch.inference_mode()
-def decode_greedily(model: Denoiser, speech: SpeechMemory) -> Decoded:
+def decode_greedily(model: Writes, speech: object) -> Decoded:
     """The most probable next token until the end of the text; finished utterances leave the batch."""
     batch = len(speech.frames)
     limits = [min(longest(int(f)), model.most_tokens) for f in speech.frames]
     result = Decoded([[] for _ in range(batch)], [[] for _ in range(batch)], *(torch.zeros(2, batch, dtype=torch.long)))
-    rows, cache = torch.arange(batch), TextCache()
+    rows, cache, marks = torch.arange(batch), new_cache(model), marks_of(model)
     running = [True] * batch
-    tokens = torch.full((batch, 1), START, device=speech.frames.device)
+    tokens = torch.full((batch, 1), marks.start, device=speech.frames.device)
     while any(running):
         if sum(running) <= len(rows) // 2:  # copying what stays costs more than a few rows too many
             index = torch.tensor([i for i, row in enumerate(rows.tolist()) if running[row]])
@@ -54,7 +77,7 @@ def decode_greedily(model: Denoiser, speech: SpeechMemory) -> Decoded:
             if not running[row]:
                 continue
             result.passes[row] += 1
-            if token == END or len(result.tokens[row]) >= limits[row]:
+            if token == marks.end or len(result.tokens[row]) >= limits[row]:
                 running[row] = False
                 continue
             result.tokens[row].append(token)
@@ -65,15 +88,15 @@ def decode_greedily(model: Denoiser, speech: SpeechMemory) -> Decoded:
 
 
 @torch.inference_mode()
-def decode_speculatively(model: Denoiser, speech: SpeechMemory, draft: list[int]) -> Decoded:
+def decode_speculatively(model: Writes, speech: object, draft: list[int]) -> Decoded:
     """Greedy decoding of one utterance that verifies a draft many tokens at a time (self-speculative decoding).
 
     A pass checks all that is left of the draft; up to the first disagreement it is accepted, there the model's own
     token is taken, and the draft goes on behind it. The text is that of `decode_greedily`.
     """
-    cache, tokens, confidences = TextCache(), [], []
+    cache, tokens, confidences, marks = new_cache(model), [], [], marks_of(model)
     limit, passes, computed = min(longest(int(speech.frames[0])), model.most_tokens), 0, 0
-    left, pending = list(draft), START
+    left, pending = list(draft), marks.start
     while True:
         proposal = torch.tensor([[pending, *left]], device=speech.frames.device)
         best = _next(model, proposal, speech, cache)[0].max(-1)
@@ -82,7 +105,7 @@ def decode_speculatively(model: Denoiser, speech: SpeechMemory, draft: list[int]
         agreed = next((i for i, token in enumerate(left) if token != wanted[i]), len(left))
         accepted = wanted[: agreed + 1]
         for token, confidence in zip(accepted, sure, strict=False):
-            if token == END or len(tokens) >= limit:
+            if token == marks.end or len(tokens) >= limit:
                 return Decoded([tokens], [confidences], torch.tensor([passes]), torch.tensor([computed]))
             tokens.append(token)
             confidences.append(confidence)
@@ -90,18 +113,18 @@ def decode_speculatively(model: Denoiser, speech: SpeechMemory, draft: list[int]
         pending, left = tokens[-1], _behind(left[agreed:], tokens[-1])
 
 
-def teacher_forced(sequences: list[list[int]]) -> tuple[Tensor, Tensor]:
+def teacher_forced(sequences: list[list[int]], marks: Marks = Marks()) -> tuple[Tensor, Tensor]:
     """What the twin reads and what it should write next for token sequences: [len(sequences), longest + 1] each."""
     width = max(map(len, sequences)) + 1
     padding = [width - 1 - len(tokens) for tokens in sequences]
-    inputs = torch.tensor([[START, *s] + [END] * n for s, n in zip(sequences, padding, strict=True)])
-    wanted = torch.tensor([[*s, END] + [IGNORED] * n for s, n in zip(sequences, padding, strict=True)])
+    inputs = torch.tensor([[marks.start, *s] + [marks.end] * n for s, n in zip(sequences, padding, strict=True)])
+    wanted = torch.tensor([[*s, marks.end] + [IGNORED] * n for s, n in zip(sequences, padding, strict=True)])
     return inputs, wanted
 
 
-def score_sequences(model: Denoiser, speech: SpeechMemory, sequences: list[list[int]]) -> Tensor:
+def score_sequences(model: Writes, speech: object, sequences: list[list[int]]) -> Tensor:
     """log p(tokens | speech) of several token sequences of one utterance, all in one pass: [len(sequences)]."""
-    inputs, wanted = teacher_forced(sequences)
+    inputs, wanted = teacher_forced(sequences, marks_of(model))
     device = speech.frames.device
     logits = model.denoise(inputs.to(device), speech).float().transpose(1, 2)
     return -F.cross_entropy(logits, wanted.to(device), ignore_index=IGNORED, reduction="none").sum(1)
@@ -113,7 +136,7 @@ def _behind(draft: list[int], token: int) -> list[int]:
     return draft[2 + near.index(token) :] if token in near else draft[1:]
 
 
-def _next(model: Denoiser, tokens: Tensor, speech: SpeechMemory, cache: TextCache) -> Tensor:
+def _next(model: Writes, tokens: Tensor, speech: object, cache: TextCache) -> Tensor:
     logits = model.extend(tokens, speech, cache).float()
-    logits[..., NEVER] = -torch.inf
+    logits[..., list(marks_of(model).never)] = -torch.inf
     return logits.softmax(-1)

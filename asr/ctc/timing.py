@@ -10,6 +10,7 @@ import torchaudio.functional
 from torch import Tensor
 
 from asr.output.transcript import Word
+from asr.text.tokenizer import normalise_text
 
 MAX_TAIL = 0.12  # seconds: CTC emits a token at its onset; a word sounds on after its last token
 
@@ -90,7 +91,7 @@ def align_text(
     """
     texts = text.split()
     scores = [None] * len(texts) if scores is None else scores
-    spelled = [tokenizer.encode(word) for word in texts]
+    spelled = [_spelled(word, tokenizer) for word in texts]
     known = [i for i, tokens in enumerate(spelled) if tokenizer.decode(tokens)]
     tokens = [token for i in known for token in spelled[i]]
     aligned = iter(align_words(log_probabilities, tokens, tokenizer, hop_seconds, calibration))
@@ -102,6 +103,12 @@ def align_text(
         words.append(replace(found, text=word, confidence=confidence))
         end = found.end
     return words
+
+
+def _spelled(word: str, tokenizer) -> list[int]:
+    """Tokens of a word, without capitals and signs where the vocabulary has none."""
+    tokens = tokenizer.encode(word)
+    return tokens if tokenizer.decode(tokens) == word else tokenizer.encode(normalise_text(word).replace(" ", ""))
 
 
 def _spans(log_probabilities: Tensor, tokens: list[int]) -> list[tuple[int, int, float]]:

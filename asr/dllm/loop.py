@@ -113,6 +113,7 @@ class Denoised:
         start: [batch, n] the canvas before the first pass.
         trace: what happened, if asked for.
         nbest: hypotheses of each utterance, where a search has made several.
+        special: ids of the canvas.
     """
 
     tokens: list[list[int]]
@@ -122,6 +123,7 @@ class Denoised:
     start: Tensor
     trace: list[Pass] = field(default_factory=list)
     nbest: list[list[Hypothesis]] | None = None
+    special: SpecialTokens = SpecialTokens()
 
 
 @torch.inference_mode()
@@ -284,7 +286,8 @@ class _Loop:
             kept = _until_end(list(zip(row, sure, valid, strict=True)), self.special)
             tokens.append([token for token, _ in kept])
             confidences.append([confidence for _, confidence in kept])
-        return Denoised(tokens, confidences, self.passes, self.token_forwards, self.canvas.tokens, steps)
+        start, special = self.canvas.tokens, self.special
+        return Denoised(tokens, confidences, self.passes, self.token_forwards, start, steps, special=special)
 
 
 def allowed_log_probabilities(logits: Tensor, may_end: Tensor, special: SpecialTokens) -> Tensor:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from asr.ctc.encoder import ChannelDropout, attend, rotate
 from asr.dllm.caches import SpeechMemory, TextCache
 from asr.hub import HubModel
+from asr.parts import Listened
 from asr.text.tokenizer import Tokenizer
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
@@ -121,7 +122,7 @@ class Denoiser(nn.Module, HubModel):
     Args:
         sizes: fields of `DenoiserConfig`.
         tokenizer: JSON definition of the vocabulary, that of the recogniser it belongs to.
-        decode: defaults of decoding that were chosen on held-out data (fields of `asr.text_decoders.DenoisingDecode`).
+        decode: defaults of decoding that were chosen on held-out data (fields of `asr.dllm.choices.DenoisingDecode`).
     """
 
     most_tokens = sys.maxsize  # that fit behind the start of the text: any number, since positions rotate
@@ -173,6 +174,10 @@ class Denoiser(nn.Module, HubModel):
         scores = self._scores(log_probabilities)
         keys, values = [rotate(p[0], angles) for p in parts], [p[1] for p in parts]
         return SpeechMemory(keys, values, mask, lengths, anchors, scores)
+
+    def hear(self, heard: Listened, cached: bool = True) -> SpeechMemory:
+        """The speech cache of a batch; exact, so it is made either way, and anew where the loop asks in each pass."""
+        return self.remember(heard.hidden, heard.lengths, heard.padded_posteriors())
 
     def _scores(self, log_probabilities: Tensor | None) -> Tensor | None:
         if self.trust is None or log_probabilities is None:

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from asr.audio.io import atomic_path
-from asr.dllm.loop import END, MASK, NULL, Denoised
-from asr.text.tokenizer import WORD_MARK, Tokenizer
+from asr.dllm.loop import Denoised, SpecialTokens
+from asr.parts import Vocabulary
 
 COLOURS = {"draft": "36", "new": "1;32", "earlier": "0", "mask": "2", "empty": "2"}
 STYLE = """body{font:15px/1.9 monospace;margin:2em} td{padding:0 .5em;vertical-align:top} .pass{color:#888}
@@ -21,11 +21,11 @@ STYLE = """body{font:15px/1.9 monospace;margin:2em} td{padding:0 .5em;vertical-a
 Cell = tuple[str, str]  # kind (a key of COLOURS) and text of a slot
 
 
-def passes(result: Denoised, row: int, tokenizer: Tokenizer) -> Iterator[list[Cell]]:
+def passes(result: Denoised, row: int, tokenizer: Vocabulary) -> Iterator[list[Cell]]:
     """Cells of the canvas of one utterance: as it began, then after each pass in which something was committed."""
     start = result.start[row].tolist()
     end = _end(start, result, row)
-    yield [_cell(token, "draft", tokenizer) for token in start[:end]]
+    yield [_cell(token, "draft", tokenizer, result.special) for token in start[:end]]
     for step in result.trace:
         if not step.committed[row].any():
             continue
@@ -34,24 +34,26 @@ def passes(result: Denoised, row: int, tokenizer: Tokenizer) -> Iterator[list[Ce
             "new" if new else "draft" if token == first else "earlier"
             for token, new, first in zip(tokens, fresh, start, strict=True)
         )
-        yield [_cell(token, kind, tokenizer) for token, kind in list(zip(tokens, kinds, strict=True))[:end]]
+        shown = list(zip(tokens, kinds, strict=True))[:end]
+        yield [_cell(token, kind, tokenizer, result.special) for token, kind in shown]
 
 
 def _end(start: list[int], result: Denoised, row: int) -> int:
     """Slots worth showing: up to the end of the text."""
     tokens = result.trace[-1].tokens[row].tolist() if result.trace else start
-    return tokens.index(END) if END in tokens else len(tokens)
+    end = result.special.end
+    return tokens.index(end) if end in tokens else len(tokens)
 
 
-def _cell(token: int, kind: str, tokenizer: Tokenizer) -> Cell:
-    if token == MASK:
+def _cell(token: int, kind: str, tokenizer: Vocabulary, special: SpecialTokens) -> Cell:
+    if token == special.mask:
         return "mask", "·"
-    if token == NULL:
+    if token == special.null:
         return "empty", "_"
-    return kind, "⏹" if token == END else tokenizer.pieces[token].replace(WORD_MARK, " ")
+    return kind, "⏹" if token == special.end else tokenizer.piece(token)
 
 
-def as_text(result: Denoised, tokenizer: Tokenizer, colour: bool) -> str:
+def as_text(result: Denoised, tokenizer: Vocabulary, colour: bool) -> str:
     """All utterances of a batch, a line a pass; without colour, what a pass committed stands in brackets."""
     lines = []
     for row in range(len(result.start)):
@@ -79,7 +81,7 @@ class Figure:
         tokenizer: vocabulary of the canvas.
     """
 
-    def __init__(self, path: Path, tokenizer: Tokenizer):
+    def __init__(self, path: Path, tokenizer: Vocabulary):
         self.path, self.tokenizer, self.tables = path, tokenizer, []
 
     def add(self, result: Denoised) -> None:

@@ -14,9 +14,9 @@ import inspect
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
-from transformers.generation import LogitsProcessor, LogitsProcessorList
 
 from asr.compat import cache_name
 from asr.pretrained.config import LanguagePart
@@ -58,12 +58,14 @@ class Prefix:
         valid: [batch, p], False where a row is padded (on its left).
         cache: keys and values; None where they are computed anew in every pass.
         last: [batch, 1, vocabulary] logits at the last position; of cached models that are `shifted`.
+        frames: [batch] of the encoder, which bound the length of the text.
     """
 
     embeddings: Tensor
     valid: Tensor
     cache: PrefixCache | DynamicCache | None = None
     last: Tensor | None = None
+    frames: Tensor | None = None
 
     def rows(self, index: Tensor) -> Prefix:
         """The prefixes of some utterances of the batch; the cache is cut in place."""
@@ -71,7 +73,8 @@ class Prefix:
             chosen = index.nonzero().squeeze(1) if index.dtype == torch.bool else index
             self.cache.batch_select_indices(chosen)
         last = None if self.last is None else self.last[index]
-        return Prefix(self.embeddings[index], self.valid[index], self.cache, last)
+        frames = None if self.frames is None else self.frames[index]
+        return Prefix(self.embeddings[index], self.valid[index], self.cache, last, frames)
 
 
 class LanguageModel(nn.Module):
@@ -223,6 +226,22 @@ class BlockModel(LanguageModel):
         ).logits
 
 
+class Continuation:
+    """Keys and values of prefix and text, as `asr.ar.greedy` and layers of transformers both use them."""
+
+    def __init__(self):
+        self.content = DynamicCache()
+        self.prefix = 0  # positions of the prefix, the last of which is the start of the text
+
+    def rows(self, index: Tensor) -> None:
+        """Keep only some utterances of the batch."""
+        self.content.batch_select_indices(index)
+
+    def crop(self, length: int) -> None:
+        """Forget the text from its position `length` on, its start included in the count."""
+        self.content.crop(self.prefix - 1 + length)
+
+
 class CausalModel(LanguageModel):
     """The autoregressive baseline."""
 
@@ -231,36 +250,20 @@ class CausalModel(LanguageModel):
         embeddings, seen, positions = self._joined(tokens, valid, prefix)
         return self._run(embeddings, seen.long(), positions, tokens.shape[1] + 1)[:, :-1]
 
-    @torch.inference_mode()
-    def generate(self, prefix: Prefix, end: int, longest: int) -> tuple[Tensor, Tensor]:
-        """Greedy continuation with a cache of keys and values.
+    def extend(self, tokens: Tensor, prefix: Prefix, cache: Continuation) -> Tensor:
+        """Logits [batch, n, vocabulary] after n more tokens [batch, n]; the cache grows by them.
 
-        Returns:
-            tokens [batch, n], `end` from the end of each text on, and their probabilities [batch, n].
+        The first token of a text stands for its start, which is the prefix: it has no embedding of its own.
         """
-        record = _Record()
-        tokens = self.network.generate(
-            inputs_embeds=prefix.embeddings,
-            attention_mask=prefix.valid.long(),
-            max_new_tokens=longest,
-            do_sample=False,
-            num_beams=1,
-            eos_token_id=end,
-            pad_token_id=end,
-            logits_processor=LogitsProcessorList([record]),
-        )
-        return tokens, torch.stack(record.best, 1)
-
-
-class _Record(LogitsProcessor):
-    """Keeps the probability of the best token of each step."""
-
-    def __init__(self):
-        self.best: list[Tensor] = []
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        self.best.append(scores.float().softmax(-1).amax(-1))
-        return scores
+        if cache.prefix:
+            embeddings = self.embed(tokens)
+        else:
+            cache.prefix = prefix.embeddings.shape[1]
+            embeddings = torch.cat((prefix.embeddings, self.embed(tokens[:, 1:])), 1)
+        total = cache.content.get_seq_length() + embeddings.shape[1]
+        seen = F.pad(prefix.valid, (0, total - prefix.valid.shape[1]), value=True)
+        positions = positions_of(seen)[:, -embeddings.shape[1] :]
+        return self._run(embeddings, seen.long(), positions, tokens.shape[1], **{self.cache_name: cache.content})
 
 
 MODELS = {"masked": MaskedModel, "decoder": DecoderModel, "block": BlockModel, "causal": CausalModel}

@@ -7,6 +7,7 @@ and the denoising loop are those of the compact model (`asr.dllm.canvas`, `asr.d
 
 from __future__ import annotations
 
+import sys
 from functools import cached_property
 from pathlib import Path
 
@@ -14,9 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from asr.ar.greedy import Marks
 from asr.hub import HubModel
+from asr.parts import Listened
 from asr.pretrained.config import LargeASRConfig
-from asr.pretrained.language import MODELS, Prefix
+from asr.pretrained.language import MODELS, Continuation, Prefix
 from asr.pretrained.parts import add_lora
 from asr.pretrained.projector import make_projector
 from asr.pretrained.speech import SpeechEncoder
@@ -34,10 +37,11 @@ class LargeASR(nn.Module, HubModel):
     Args:
         settings: fields of `LargeASRConfig`, as plain values.
         tokenizer: JSON definition of the CTC branch's vocabulary.
-        decode: defaults of decoding chosen on held-out data (fields of `asr.text_decoders.DenoisingDecode`).
+        decode: defaults of decoding chosen on held-out data (fields of `asr.dllm.choices.DenoisingDecode`).
     """
 
     computes_all = True  # every pass computes the whole canvas, see asr.dllm.loop
+    most_tokens = sys.maxsize  # the language model's own limit is far away
 
     def __init__(self, settings: dict, tokenizer: str, decode: dict | None = None):
         super().__init__()
@@ -120,7 +124,13 @@ class LargeASR(nn.Module, HubModel):
 
     def remember(self, frames: Tensor, lengths: Tensor, cached: bool = True) -> Prefix:
         """The speech as `denoise` takes it; `cached` computes its keys and values where the model has a cache."""
-        return self.language_model.remember(*self.prefix(frames, lengths), cached)
+        prefix = self.language_model.remember(*self.prefix(frames, lengths), cached)
+        prefix.frames = lengths
+        return prefix
+
+    def hear(self, heard: Listened, cached: bool = True) -> Prefix:
+        """`remember` for the denoising decoder."""
+        return self.remember(heard.hidden, heard.lengths, cached)
 
     def denoise(
         self,
@@ -133,11 +143,29 @@ class LargeASR(nn.Module, HubModel):
     ) -> Tensor:
         """Logits [batch, n, vocabulary] of every position of a canvas [batch, n].
 
+        Of a causal model: those of the token behind each position of several texts of one utterance.
+
         `times` are not used: the language model finds its place in the speech by itself. `active` and `cache` belong
         to models that compute a part of the canvas; this one never does (`computes_all`).
         """
+        if self.is_causal:
+            same = torch.zeros(len(canvas), dtype=torch.long, device=canvas.device)
+            return self.extend(canvas, speech.rows(same), self.new_cache())
         valid = torch.ones_like(canvas, dtype=torch.bool) if valid is None else valid
         return self.language_model.denoise(canvas, valid, speech)
+
+    # -- token by token, see asr.ar.greedy.Writes -----------------------------------------------------------
+
+    @cached_property
+    def marks(self) -> Marks:
+        return Marks(self.tokens.end, self.tokens.end, tuple(sorted(self.tokens.never)))
+
+    def extend(self, tokens: Tensor, speech: Prefix, cache: Continuation) -> Tensor:
+        """Logits [batch, n, vocabulary] after n more tokens [batch, n] of a causal model; the cache grows by them."""
+        return self.language_model.extend(tokens, speech, cache)
+
+    def new_cache(self) -> Continuation:
+        return Continuation()
 
     # -- what is saved -------------------------------------------------------------------------------------
 

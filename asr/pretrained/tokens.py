@@ -53,6 +53,7 @@ class TextTokens:
         self.mask = None if part.kind == "causal" else self._id(part.mask_token or tokenizer.mask_token, "mask_token")
         self.null = None if part.null_token is None else self._id(part.null_token, "null_token")
         beyond = range(len(tokenizer), vocabulary)
+        self._continues = any(token.startswith("##") for token in tokenizer.get_vocab())
         self.never = {*tokenizer.all_special_ids, *beyond, self.mask} - {self.end, self.null, None}
 
     def _id(self, token: str | None, setting: str) -> int:
@@ -78,13 +79,25 @@ class TextTokens:
     def decode(self, ids: list[int]) -> str:
         return " ".join(self.tokenizer.decode(ids, skip_special_tokens=True).split())
 
-    def draft(self, log_probabilities: Tensor, units: Tokenizer, blank_penalty: float = 0.0) -> Draft:
-        """The greedy CTC hypothesis of log_probabilities [frames, units] in the language model's tokens.
+    def starts_word(self, token: int) -> bool:
+        return self.piece(token).startswith(" ")
 
-        The CTC branch has units of its own, so the text is tokenised again; a token is as sure as the least sure
-        unit of its word and stands at the word's first frame.
+    def piece(self, token: int) -> str:
+        """The text of one token, a space before it where a word starts, whatever the kind of vocabulary."""
+        raw = self.tokenizer.convert_ids_to_tokens(token) or ""
+        if self._continues:  # WordPiece marks what does not start a word
+            return raw.removeprefix("##") if raw.startswith("##") else f" {raw}"
+        if raw.startswith("\u2581"):  # SentencePiece
+            return raw.replace("\u2581", " ")
+        return self.tokenizer.convert_tokens_to_string([raw]) if raw else ""
+
+    def translate(self, draft: Draft, units: Tokenizer) -> Draft:
+        """A draft in CTC units in the language model's tokens.
+
+        The text is tokenised again; a token is as sure as the least sure unit of its word and stands at the word's
+        first frame.
         """
-        words = _words(ctc_draft(log_probabilities, blank_penalty), units)
+        words = _words(draft, units)
         starts, length = [], 0
         for text, *_ in words:
             starts.append(length)
@@ -94,7 +107,11 @@ class TextTokens:
         # A token may begin with the space before its word, so its last character says which word it is in.
         owners = [words[bisect_right(starts, max(a, b - 1)) - 1] for a, b in encoded.offset_mapping]
         confidences, times = [sure for _, sure, _ in owners], [time for *_, time in owners]
-        return Draft(list(encoded.input_ids), confidences, times, len(log_probabilities))
+        return Draft(list(encoded.input_ids), confidences, times, draft.frames)
+
+    def draft(self, log_probabilities: Tensor, units: Tokenizer, blank_penalty: float = 0.0) -> Draft:
+        """The greedy CTC hypothesis of log_probabilities [frames, units] in the language model's tokens."""
+        return self.translate(ctc_draft(log_probabilities, blank_penalty), units)
 
 
 def _words(draft: Draft, units: Tokenizer) -> list[tuple[str, float, float]]:

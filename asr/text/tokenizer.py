@@ -102,6 +102,10 @@ class Tokenizer:
     def starts_word(self, token: int) -> bool:
         return self.pieces[token].startswith(WORD_MARK)
 
+    def piece(self, token: int) -> str:
+        """The text of one token, a space before it where a word starts."""
+        return self.pieces[token].replace(WORD_MARK, " ")
+
     def encode_characters(self, text: str) -> list[int]:
         """Character ids (1-28, 0 is blank) for the intermediate CTC loss."""
         return [self._characters[c] for c in text]

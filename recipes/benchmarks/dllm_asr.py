@@ -81,7 +81,7 @@ class Measured:
 def make_systems(recogniser, names: list[str], denoiser: str | None, twin: str | None) -> dict[str, Callable]:
     """Functions (heard, recording) -> token ids, passes and token-forwards of each utterance."""
     from asr.ctc.beam import best_path, prefix_beam
-    from asr.text_decoders import DECODERS, load_decoder
+    from asr.decoders import DECODERS, load_decoder
 
     def ctc(heard, references):
         return [best_path(frames, recogniser.tokenizer).tokens for frames in heard.posteriors], None

@@ -11,14 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from asr.ar.decoders import TwinDecoder
 from asr.ar.greedy import IGNORED, teacher_forced
 from asr.audio.augment import seeded
 from asr.ctc.model import CTCModel
 from asr.dllm.canvas import Canvas, CanvasOptions, Draft, Layout, ctc_draft, lay_out, targets
+from asr.dllm.choices import DenoisingDecode
+from asr.dllm.decoder import DenoisingDecoder
 from asr.dllm.loop import END, MASK, NULL
 from asr.dllm.network import Denoiser, DenoiserConfig
+from asr.parts import Listened
 from asr.score import error_counts
-from asr.text_decoders import DenoisingDecode, DenoisingDecoder, Listened, TwinDecoder
 from recipes.data.speech_data import SpeechBatches, SpeechData
 
 EPSILON = 1e-3  # least mask probability of the masked-diffusion loss (LLaDA, arXiv 2502.09992, Sec. 2.1)
@@ -218,7 +221,7 @@ class TwinTask(_SpeechTask):
         return loss, {}
 
     def decoder(self, model: Denoiser) -> TwinDecoder:
-        return TwinDecoder(model)
+        return TwinDecoder(model, self.tokenizer)
 
 
 def references(batch: dict[str, Tensor]) -> list[list[int]]:

@@ -11,17 +11,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from asr.ar.decoders import TwinDecoder
 from asr.audio.augment import seeded
 from asr.ctc.beam import best_path
 from asr.ctc.model import ctc_loss
 from asr.dllm.canvas import Canvas, CanvasOptions, Layout, lay_out, targets
+from asr.dllm.decoder import DenoisingDecoder
+from asr.parts import Listened
 from asr.pretrained.config import LargeASRConfig
 from asr.pretrained.model import LargeASR
 from asr.pretrained.parts import start_from_activations
-from asr.pretrained.recogniser import LargeDenoisingDecoder, generate
 from asr.score import error_counts
 from asr.text.tokenizer import Tokenizer, normalise_text
-from asr.text_decoders import Listened
 from recipes.data.shard_data import ShardData
 from recipes.data.table_data import TableData
 from recipes.tasks.denoiser import EPSILON
@@ -132,14 +133,13 @@ class _LargeTask:
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
                 frames, lengths = model.listen(inputs)
                 heard = Listened.of(frames, lengths, model.ctc_log_probabilities(frames))
-                seconds = max(map(len, waves)) / model.encoder.sampling_rate
-                rows = self.decode(model, heard, seconds)
+                rows = self.decode(model, heard)
             found += [normalise_text(model.tokens.decode(row)) for row in rows]
             drafts += [best_path(frames, self.tokenizer).text for frames in heard.posteriors]
             references += [normalise_text(text) for text in texts]
         return {"wer": error_counts(references, found).rate, "wer_prior": error_counts(references, drafts).rate}
 
-    def decode(self, model: LargeASR, heard: Listened, seconds: float) -> list[list[int]]:
+    def decode(self, model: LargeASR, heard: Listened) -> list[list[int]]:
         """Token ids of the texts of a batch."""
         raise NotImplementedError
 
@@ -194,8 +194,8 @@ class LargeDenoiserTask(_LargeTask):
         wanted, _ = targets(layout, draft, answer, tokens.end, null)
         return layout, wanted, 1.0
 
-    def decode(self, model: LargeASR, heard: Listened, seconds: float) -> list[list[int]]:
-        return LargeDenoisingDecoder(model)(heard).tokens
+    def decode(self, model: LargeASR, heard: Listened) -> list[list[int]]:
+        return DenoisingDecoder(model, self.tokenizer)(heard).tokens
 
 
 class LargeTwinTask(_LargeTask):
@@ -214,8 +214,8 @@ class LargeTwinTask(_LargeTask):
         wanted = tokens.masked_fill(~valid, IGNORED)
         return F.cross_entropy(logits.float().transpose(1, 2), wanted, ignore_index=IGNORED)
 
-    def decode(self, model: LargeASR, heard: Listened, seconds: float) -> list[list[int]]:
-        return generate(model, heard, seconds).tokens
+    def decode(self, model: LargeASR, heard: Listened) -> list[list[int]]:
+        return TwinDecoder(model, self.tokenizer)(heard).tokens
 
 
 def load_units(tokenizer: str | None) -> Tokenizer:

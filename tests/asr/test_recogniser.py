@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 import torch
 
+from asr.compact import CompactEncoder
 from asr.loading import load_recogniser
-from asr.recogniser import CompactRecogniser, DecodeOptions, HFRecogniser, PieceTokenizer
+from asr.pretrained.ctc import CTCEncoder, PieceTokenizer
+from asr.recogniser import DecodeOptions
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +57,7 @@ def waves(*seconds):
 def test_a_transformers_folder_becomes_a_recogniser(recogniser, tiny_wav2vec2):
     from transformers import AutoModelForCTC, AutoProcessor
 
-    assert isinstance(recogniser, HFRecogniser)
+    assert isinstance(recogniser.encoder, CTCEncoder)
     assert recogniser.sampling_rate == 16_000 and recogniser.hop_seconds == 0.02
     wave = waves(2.0)[0]
     processor = AutoProcessor.from_pretrained(tiny_wav2vec2)
@@ -109,10 +111,15 @@ def test_piece_tokenizer_puts_the_blank_first():
 
 def test_our_own_folder_becomes_the_compact_recogniser(tiny_ctc_model):
     recogniser = load_recogniser(tiny_ctc_model, "cpu")
-    assert isinstance(recogniser, CompactRecogniser)
+    assert isinstance(recogniser.encoder, CompactEncoder)
     utterances = recogniser.transcribe_batch(waves(1.0, 0.1), DecodeOptions())
     assert len(utterances) == 2 and utterances[0].text
     assert " ".join(word.text for word in utterances[0].words) == utterances[0].text
+
+
+def test_a_model_without_text_decoders_says_what_it_has(recogniser):
+    with pytest.raises(ValueError, match="this one has greedy and beam"):
+        recogniser.transcribe_batch(waves(0.5), DecodeOptions(decoder="ar"))
 
 
 def test_models_that_are_not_there(tmp_path, monkeypatch):

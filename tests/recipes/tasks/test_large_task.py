@@ -6,9 +6,9 @@ import soundfile
 import torch
 
 from asr.audio.augment import seeded
+from asr.parts import Listened
 from asr.pretrained.config import LanguagePart, LargeASRConfig, LoRA, Part
 from asr.pretrained.model import LargeASR
-from asr.text_decoders import Listened
 from recipes.data.table_data import TableData
 from recipes.data.toy import say, sentences
 from recipes.tasks.large import IGNORED, Corruption, LargeDenoiserTask, LargeTwinTask

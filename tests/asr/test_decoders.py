@@ -12,11 +12,11 @@ import soundfile
 import torch
 
 from asr.ctc.ngram import NGram
+from asr.dllm.choices import DenoisingDecode, parse_choices
 from asr.dllm.view import Figure, as_text
 from asr.loading import load_recogniser
 from asr.recogniser import DecodeOptions
 from asr.text.tokenizer import Tokenizer
-from asr.text_decoders import DenoisingDecode, parse_choices
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,63 @@
+"""The text decoders whose weights are folders of their own: the compact denoiser and its autoregressive twin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from asr.ar.decoders import FusedTwin, RescoredBeam, TwinDecoder
+from asr.ctc.beam import BeamOptions
+from asr.ctc.ngram import NGram
+from asr.dllm.decoder import DenoisingDecoder
+from asr.dllm.network import COMPACT_DENOISER, COMPACT_TWIN, Denoiser
+from asr.parts import TextDecoder
+from asr.text.tokenizer import Tokenizer
+
+DECODERS = ("dllm", "ar", "speculative", "fused", "rescored")
+
+
+def load_decoder(
+    name: str,
+    device: torch.device | str,
+    model: str | Path | None,
+    tokenizer: Tokenizer,
+    choices: dict | None = None,
+    beam: BeamOptions | None = None,
+    lm: Callable[[], NGram | None] = lambda: None,
+) -> TextDecoder:
+    """A decoder by name, with the weights of a folder or Hub id, or the compact ones (None).
+
+    Raises:
+        ValueError: there is no decoder of that name, or its vocabulary is not `tokenizer`.
+    """
+    if name not in DECODERS:
+        raise ValueError(f"decoder {name!r} is unknown; choose one of {', '.join(DECODERS)}")
+    folder = model or (COMPACT_DENOISER if name == "dllm" else COMPACT_TWIN)
+    network = Denoiser.from_pretrained(folder).to(device).eval()
+    if network.tokenizer_definition and network.tokenizer_definition != tokenizer.definition:
+        raise ValueError(f"{folder}: has another vocabulary than the recogniser; train it on this recogniser's encoder")
+    if name == "dllm":
+        filter_folder = Path(folder) / "filter"
+        found = filter_folder if filter_folder.is_dir() else None
+        return DenoisingDecoder(network, tokenizer, choices, beam, lm, found)
+    return twin_decoder(name, network, tokenizer, beam or BeamOptions(), lm, **network.decode)
+
+
+def twin_decoder(
+    name: str, twin, units: Tokenizer, beam: BeamOptions, lm: Callable[[], NGram | None], **judging
+) -> TextDecoder:
+    """One of the ways to decode with a model that writes token by token ("ar", "speculative", "fused", "rescored").
+
+    Args:
+        judging: fields of `RescoredBeam` tuned for the model.
+
+    Raises:
+        ValueError: the model cannot be decoded that way.
+    """
+    if name == "rescored":
+        return RescoredBeam(twin, units, beam, lm, **judging)
+    if name == "fused":
+        return FusedTwin(twin, units, lm)
+    return TwinDecoder(twin, units, name == "speculative")
