@@ -25,10 +25,10 @@ class HybridModel(nn.Module, HubModel):
 
     Args:
         encoder, branch, decoder: fields of `EncoderSizes`, `BranchSizes` and `DecoderSizes`.
-        units: JSON definition of the branch's vocabulary (`asr.tokenizer.Tokenizer`).
+        units: JSON definition of the branch's vocabulary (`asr.text.tokenizer.Tokenizer`).
         tokenizer: JSON definition of the decoder's (`WrittenTokenizer`).
-        calibration: slope and offset of word confidence by decoder (`asr.timing.calibrated`).
-        beam: fields of `asr.decoding.BeamOptions` tuned for the branch and its language model.
+        calibration: slope and offset of word confidence by decoder (`asr.ctc.timing.calibrated`).
+        beam: fields of `asr.ctc.beam.BeamOptions` tuned for the branch and its language model.
     """
 
     def __init__(

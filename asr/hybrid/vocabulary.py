@@ -17,7 +17,7 @@ class WrittenTokenizer:
     """Byte-level pairs over written English: capitals, punctuation and digits, any Unicode.
 
     A text is encoded with a space in front, as Whisper does; `blank_id`, `mask_id`, `end_id` and `null_id` are those
-    of `asr.tokenizer.Tokenizer`.
+    of `asr.text.tokenizer.Tokenizer`.
     """
 
     blank_id, mask_id, end_id, null_id = range(len(SPECIAL))
