@@ -6,7 +6,7 @@
     python -m recipes.corpus transcribe s3://bucket/calls s3://bucket/texts address=auto gpus=0.25 device=cuda
     python -m recipes.corpus enhance cuts.jsonl.gz clean/ workers=4 format=jsonl
     python -m recipes.corpus synthesise sentences.txt.xz spoken/ workers=4
-    python -m recipes.corpus label recordings/ labels/ workers=2 least_confidence=0.6
+    python -m recipes.corpus label recordings/ labels/ workers=2 'teachers=[openai/whisper-base,openai/whisper-tiny.en]'
     python -m recipes.corpus pack labels/ s3://bucket/shards workers=2 part_seconds=3600   # to train from
 
 IN is a table (.tsv with columns id, path, text ...), lhotse cuts or JSON lines (.jsonl, .jsonl.gz), Parquet, a folder
@@ -23,6 +23,7 @@ from __future__ import annotations
 import os
 import sys
 
+from asr.console.program import INTERRUPTED, complain, program, reason
 from recipes.corpus.job import Job
 from recipes.corpus.storage import Folder, is_remote
 
@@ -37,10 +38,10 @@ def run(job: Job) -> dict:
     from recipes.corpus.report import Progress, summarise
     from recipes.corpus.rows import read_rows
     from recipes.corpus.run import run_plain, run_ray
-    from recipes.corpus.works import work_named
+    from recipes.corpus.works import work_of
 
     job.check()
-    work, out = work_named(job.work), Folder(job.out)
+    work, out = work_of(job), Folder(job.out)
     results = Results(out, job.format, work.columns)
     job.claim(out)
     out.clear_temporary()
@@ -71,6 +72,7 @@ def parse(argv: list[str]) -> Job:
         raise ValueError(str(error).splitlines()[0]) from None
 
 
+@program
 def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     if not argv or {"-h", "--help"} & set(argv):
@@ -82,11 +84,12 @@ def main(argv: list[str] | None = None) -> int:
     try:
         summary = run(parse(argv))
     except (ValueError, OSError, ImportError) as error:
-        print(f"recipes.corpus: {str(error).splitlines()[0]}", file=sys.stderr)
+        error = getattr(error, "cause", error)  # of what went wrong in a worker of Ray
+        complain(f"recipes.corpus: {reason(error)}")
         return 2
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on and skips what is done", file=sys.stderr)
-        return 130
+        complain("interrupted; the same command goes on and skips what is done")
+        return INTERRUPTED
     print_summary(summary)
     return int(summary["errors"] > 0)
 

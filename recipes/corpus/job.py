@@ -31,7 +31,10 @@ class Job:
         device: cpu, cuda ...; auto is a GPU where the worker has one.
         decoder: of transcribe, score and label.
         batch_size: segments recognised at once; they are sorted by length first.
-        least_confidence: of label; rows below it are errors.
+        least_confidence: of label by our recogniser; rows below it are errors.
+        teachers: of label: recognisers of transformers or faster-whisper; the first one's text counts where another
+            one agrees.
+        threshold: of label, highest normalised word difference of teachers that agree.
         attenuation_limit: of enhance, in dB.
         voices: of synthesise: espeak, flite, festival, hibari[:NAME], piper[:PLACE], vits:FOLDER_OR_HUB_ID.
         seed: of the choice of voices.
@@ -52,6 +55,8 @@ class Job:
     decoder: str | None = None
     batch_size: int = 8
     least_confidence: float = 0.0
+    teachers: list[str] = field(default_factory=list)
+    threshold: float = 0.1
     attenuation_limit: float | None = None
     voices: list[str] = field(default_factory=lambda: ["espeak", "flite"])
     seed: int = 0

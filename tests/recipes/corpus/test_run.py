@@ -114,7 +114,7 @@ def test_enhance_keeps_the_kind_of_sound_and_the_names_apart(table, tmp_path, sp
 
 
 def test_names_of_sound_stay_in_their_folder():
-    from recipes.corpus.works import audio_name
+    from recipes.corpus.sound import audio_name
 
     assert audio_name("../../etc/passwd").count("/") == 1
     assert audio_name("a/b") != audio_name("a_b")
@@ -157,6 +157,31 @@ def test_labels_are_a_training_table_without_the_unsure(table, tmp_path, tiny_ct
     assert main([*common, f"least_confidence={sure[4]}"]) == 1
     kept = [row for row in rows_of(tmp_path / "sure") if not row["error"]]
     assert [row["confidence"] >= sure[4] for row in kept] and len(kept) == sum(c >= sure[4] for c in sure) < 8
+
+
+def test_teachers_must_agree(table, tmp_path, monkeypatch, rows_of):
+    labellers = pytest.importorskip("recipes.data.labellers")
+
+    class Teacher:
+        """Hears a text for each length of a wave; the second one mishears the last recording."""
+
+        def __init__(self, name, *rest, **options):
+            self.name = name
+
+        def transcribe(self, waves, references=None):
+            return [f"Hello, {len(wave)}." if self.name == "first" or number < 7 else "no"
+                    for number, wave in enumerate(waves)]  # fmt: skip
+
+    monkeypatch.setattr(labellers, "load_labeller", Teacher)
+    lines = [line.split("\t") for line in table.read_text().splitlines()]
+    bare = "\n".join("\t".join(line[:3]) for line in lines) + "\n"
+    (table.parent / "bare.tsv").write_text(bare)
+    out = str(tmp_path / "labels")
+    assert main(["label", str(table.parent / "bare.tsv"), out, "teachers=[first,second]", "threshold=0.1"]) == 1
+    rows = rows_of(out)
+    assert [row["fate"] for row in rows] == ["agreed"] * 7 + ["disagreed", None, None]
+    assert rows[0]["text"].startswith("Hello, ") and rows[7]["error"] == "rec-0007: disagreed"
+    assert "bad.wav" in rows[8]["error"]
 
 
 def test_one_recording_that_breaks_the_model_is_one_error(table, tmp_path, tiny_ctc_model, monkeypatch, rows_of):
