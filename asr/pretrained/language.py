@@ -239,7 +239,9 @@ class Continuation:
 
     def crop(self, length: int) -> None:
         """Forget the text from its position `length` on, its start included in the count."""
-        self.content.crop(self.prefix - 1 + length)
+        surplus = self.content.get_seq_length() - (self.prefix - 1 + length)
+        if surplus > 0:
+            self.content.crop(-surplus)  # old and new versions of transformers both take what to remove as negative
 
 
 class CausalModel(LanguageModel):
