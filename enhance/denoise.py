@@ -15,13 +15,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from asr.audio.formats import is_audio
 from asr.console.inputs import expand_inputs
 from asr.console.outputs import name_outputs
 from asr.console.program import FAILED, OutputError, UsageError, complain, emit_bytes, program, program_name, reason
+
+if TYPE_CHECKING:
+    from asr.audio.report import Report
 
 KEPT_SUFFIXES = (".wav", ".flac")
 RAW_BLOCK = 256  # samples of 16 bits: one hop of 16 ms
@@ -53,6 +58,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--raw",
         action="store_true",
         help="live pipe: mono 16-bit samples at 16 kHz without header, 32 ms latency",
+    )
+    parser.add_argument(
+        "--strict", action="store_true",
+        help="refuse damaged recordings (default: silence where nothing can be decoded, a line on it, exit 1)",
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda, ...")
     parser.add_argument("--threads", type=int, help="CPU threads")
@@ -122,8 +131,8 @@ def run(args: argparse.Namespace) -> int:
         _live(load_enhancer(args.model), args.attenuation_limit)
         return 0
     if piped:
-        return 0 if _reported("-", lambda: _pipe(denoiser)) else FAILED
-    done = [_reported(source, _work(denoiser, source, target, args.plot)) for source, target in targets.items()]
+        return 0 if _reported("-", lambda: _pipe(denoiser, args.strict)) else FAILED
+    done = [_reported(source, _work(denoiser, source, target, args)) for source, target in targets.items()]
     return 0 if all(done) and not failures else FAILED
 
 
@@ -143,18 +152,33 @@ def _load(args: argparse.Namespace):
     return denoiser
 
 
-def _work(denoiser, source: str, target: Path, plot: bool) -> Callable[[], None]:
+def _work(denoiser, source: str, target: Path, args: argparse.Namespace) -> Callable[[], None]:
     """The whole of what is done with one input."""
 
     def work() -> None:
-        with _progress(source) as bar:
-            denoiser.denoise_file(source, target, bar.update)
-        if plot:
+        with _progress(source) as bar, _told_of(source, args.strict) as report:
+            denoiser.denoise_file(source, target, bar.update, report)
+        if args.plot:
             from enhance.plot import plot_enhancement
 
             plot_enhancement(denoiser, source, target.with_suffix(".png"))
 
     return work
+
+
+@contextmanager
+def _told_of(source: str, strict: bool) -> Iterator[Report]:
+    """A report on the recording; at the end what is odd about it is said, and what is missing raised."""
+    from asr.audio.errors import AudioError
+    from asr.audio.io import source_name
+    from asr.audio.report import Report, told
+
+    report = Report(strict=strict)
+    yield report
+    for remark in report.remarks:
+        complain(f"{source_name(source)}: {remark}")
+    if report.missing:
+        raise AudioError(f"{source_name(source)}: {told(report.missing)}")
 
 
 def _reported(source: str, work: Callable[[], None]) -> bool:
@@ -181,16 +205,17 @@ def _progress(source: str):
     return tqdm(desc=Path(source).name, total=total, unit="s", unit_scale=True, file=sys.stderr, disable=None)
 
 
-def _pipe(denoiser) -> None:
+def _pipe(denoiser, strict: bool) -> None:
     """Standard input to standard output as WAV files; the header needs the length, so the output is spooled."""
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "out.wav"
-        denoiser.denoise_file("-", target)
-        with open(target, "rb") as file:
-            while block := file.read(1 << 20):
-                emit_bytes(block)
+        with _told_of("-", strict) as report:
+            denoiser.denoise_file("-", target, report=report)
+            with open(target, "rb") as file:
+                while block := file.read(1 << 20):
+                    emit_bytes(block)
 
 
 def _live(enhancer, attenuation_limit: float | None) -> None:

@@ -89,7 +89,7 @@ class Denoiser:
     def denoise_file(
         self, source, target: str | Path, progress: Progress | None = None, report: Report | None = None
     ) -> None:
-        """Enhance a file into another of the same rate, channel count and length, in constant memory.
+        """Enhance a file into another of the same rate, channels, bit depth and length, in constant memory.
 
         Args:
             source: path, "-" for standard input, bytes or a binary file.
@@ -102,13 +102,13 @@ class Denoiser:
             OSError: the target cannot be written.
         """
         from asr.audio.io import source_name
-        from enhance.writing import RecordingWriter
+        from enhance.writing import RecordingWriter, subtype_of
 
         with decoded(source, report) as reader:
             rate = reader.sound.sampling_rate
             outputs = self.stream(reader.blocks(), rate, progress, source_name(source))
             first = next(outputs)
-            with RecordingWriter(target, rate, first.shape[1]) as writer:
+            with RecordingWriter(target, rate, first.shape[1], subtype_of(reader.sound)) as writer:
                 writer.write(first)
                 for block in outputs:
                     writer.write(block)

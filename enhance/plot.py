@@ -91,10 +91,10 @@ def _draw_selections(axis, selections: dict[str, list[Tensor]], seconds: float) 
 
 
 def _first_minute(source) -> np.ndarray:
-    from asr.audio import stream
+    from asr.audio import Report, stream
 
     limit = int(LONGEST * SAMPLING_RATE)
-    blocks = [block[:limit] for block in islice(stream(source), 16)]
+    blocks = [block[:limit] for block in islice(stream(source, report=Report()), 16)]
     return np.concatenate(blocks)[:limit]
 
 

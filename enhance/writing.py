@@ -10,8 +10,19 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from asr.audio.decode import Sound
 from asr.audio.io import atomic_path
 from asr.console.program import reason
+
+# Sample formats that soundfile can keep, by what FFmpeg calls plain samples; all others have 16 bits or fewer.
+PLAIN = {"u8": "PCM_U8", "s24": "PCM_24", "s32": "PCM_32", "f32": "FLOAT", "f64": "DOUBLE"}
+
+
+def subtype_of(sound: Sound) -> str | None:
+    """The sample format of a recording as soundfile names it; None is the usual one, of 16 bits."""
+    if sound.codec.startswith("pcm_"):
+        return PLAIN.get(sound.codec.removeprefix("pcm_").removesuffix("le").removesuffix("be"))
+    return "PCM_24" if sound.sample_format in ("s32", "s32p") else None  # lossless codecs
 
 
 class RecordingWriter:

@@ -189,6 +189,13 @@ def ends_with_whole_page(view: View) -> bool:
     return at <= view.size and b"OggS" not in view.read()
 
 
+def ends_with_whole_ts_packet(view: View) -> bool:
+    """Whether a packet of a transport stream (188 bytes, or 204 with check bytes) starts right before the end."""
+    view.seek(max(0, view.size - 204))
+    tail = view.read()
+    return b"G" in (tail[-188:-187], tail[-204:-203])
+
+
 def mp3_seconds(view: View) -> float | None:
     """Length by the Xing, Info or VBRI header in the first frame of an MP3; None: FFmpeg can only guess it."""
     view.seek(id3_bytes(view))

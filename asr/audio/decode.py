@@ -20,7 +20,7 @@ from asr.audio.errors import AudioError
 from asr.audio.packets import GAPLESS, Part
 from asr.audio.report import Report, told
 from asr.audio.samples import Conform
-from asr.audio.timeline import Frame, Timeline
+from asr.audio.timeline import ROUNDING, Frame, Timeline
 
 BLOCK_SECONDS = 4.0
 TOLERANCE = 0.2  # seconds by which a header's length may differ from what there is
@@ -129,13 +129,15 @@ class Reader:
 
     def _check_end(self, part: Part, start: float, end: float) -> None:
         """Report what the container promises and is not there."""
+        promised = None if part.promised is None else start + part.promised
+        tolerance = ROUNDING if part.ends_damaged else TOLERANCE
         if part.share < 1:
             self._lose(end, start + (end - start) / part.share)
         elif part.is_complete:
             return
-        elif part.promised is not None and start + part.promised > max(end, start + part.reached) + TOLERANCE:
-            self._lose(end, start + part.promised)
-        elif part.ends_damaged and not (part.promised and abs(end - start - part.promised) < TOLERANCE):
+        elif promised is not None and promised > max(end, start + part.reached) + tolerance:
+            self._lose(end, promised)
+        elif part.ends_damaged and (promised is None or abs(end - promised) > TOLERANCE):
             self._lose(end, None)
 
     def _lose(self, start: float, end: float | None) -> None:

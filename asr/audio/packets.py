@@ -8,7 +8,15 @@ from dataclasses import dataclass
 
 import av
 
-from asr.audio.containers import View, asf_seconds, ends_with_whole_page, id3_bytes, mp3_seconds, mpeg_frame_bytes
+from asr.audio.containers import (
+    View,
+    asf_seconds,
+    ends_with_whole_page,
+    ends_with_whole_ts_packet,
+    id3_bytes,
+    mp3_seconds,
+    mpeg_frame_bytes,
+)
 
 # Streams without times: the time of a packet is what was before it, so lost bytes would make all after them early.
 UNTIMED = frozenset({"mp3", "aac", "ac3", "eac3", "dts", "loas", "amr", "gsm", "g722"})
@@ -25,7 +33,6 @@ LONGEST_PACKET = {"mp3float": 2881, "mp3": 2881, "mp2": 2881, "aac": 8191, "ac3"
 TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICS", b"3DI")  # what may stand between or behind the packets of MP3
 CHECKED = frozenset({"flac", "wavpack", "tta", "ape"})  # codecs with checksums that encoders get right
 SUSPECT = 10  # frames
-TS_PACKETS = (188, 192, 204)  # bytes
 RETRIES = 8  # after errors of a container
 CLOSED = {"protocol_whitelist": "none"}  # a playlist or a reference must not open other files
 
@@ -49,7 +56,7 @@ class Part:
         origin: the time stamp at which the recording starts.
         promised: seconds from there to the end that the header promises; None where it does not.
         share: of what the header promises is there.
-        reached: where the packets of all tracks end, in seconds after the origin.
+        reached: where the packets of the other tracks end, in seconds after the origin.
         ends_damaged: whether the last packet is damaged or cut.
 
     Raises:
@@ -90,10 +97,8 @@ class Part:
         yield from frames
         if self.view.patches:  # read to the end of the file, wherever that falls in a packet
             self.ends_damaged = False
-        whole = not (self.format == "mpegts" and all(self.view.size % size for size in TS_PACKETS))
-        if self.format == "ogg":
-            whole = ends_with_whole_page(self.view.again())
-        self.ends_damaged |= not whole
+        ends_whole = {"ogg": ends_with_whole_page, "mpegts": ends_with_whole_ts_packet}.get(self.format)
+        self.ends_damaged |= ends_whole is not None and not ends_whole(self.view.again())
 
     @property
     def is_complete(self) -> bool:
@@ -189,12 +194,12 @@ class Part:
             if packet.pos is not None and self.format in SEQUENTIAL:
                 self.skipped |= end is not None and packet.pos - end > OVERHEAD
                 end = packet.pos + packet.size
-            if packet.pts is not None and packet.size:
-                last = float((packet.pts + (packet.duration or 0)) * packet.time_base) - self.origin
-                self.reached = max(self.reached, last)
             if packet.stream_index == self.stream.index:
                 self.count += bool(packet.size)
                 yield packet
+            elif packet.pts is not None and packet.size:
+                last = float((packet.pts + (packet.duration or 0)) * packet.time_base) - self.origin
+                self.reached = max(self.reached, last)
 
 
 def _decoded(packet: av.Packet) -> list[av.AudioFrame] | None:

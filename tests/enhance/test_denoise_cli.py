@@ -101,3 +101,47 @@ def test_help_does_not_import_torch(program):
     code += "except SystemExit: pass\nassert 'torch' not in sys.modules and 'numpy' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0 and "usage" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "subtype"), [("a.wav", "PCM_24"), ("a.wav", "PCM_32"), ("a.wav", "FLOAT"), ("a.flac", "PCM_24")]
+)
+def test_bit_depths_stay(tmp_path, hum, saved_model, name, subtype):
+    """With nothing removed, what comes out is what went in, above full scale too."""
+    wave = hum(6000)[0] * (3 / np.abs(hum(6000)[0]).max() if subtype == "FLOAT" else 1)
+    soundfile.write(tmp_path / name, wave, 16_000, subtype=subtype)
+    out = tmp_path / "clean" / name
+    assert main([str(tmp_path / name), "-o", str(out), "--model", str(saved_model), "--attenuation_limit", "0"]) == 0
+    assert soundfile.info(out).subtype == subtype
+    np.testing.assert_allclose(soundfile.read(out)[0], soundfile.read(tmp_path / name)[0], atol=3e-6)
+
+
+def test_rate_and_channels_of_every_format_stay(tmp_path, hum, saved_model):
+    import av
+
+    path = tmp_path / "talk.m4a"
+    with av.open(str(path), "w", format="mp4") as output:
+        stream = output.add_stream("aac", rate=44_100, layout="stereo")
+        samples = (hum(44_100, 44_100, 2) * 20_000).astype(np.int16)
+        frame = av.AudioFrame.from_ndarray(samples.T.reshape(1, -1).copy(), format="s16", layout="stereo")
+        frame.sample_rate = 44_100
+        output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    assert main([str(path), "-o", str(tmp_path / "out"), "--model", str(saved_model)]) == 0
+    info = soundfile.info(tmp_path / "out" / "talk.wav")
+    assert (info.samplerate, info.channels) == (44_100, 2) and info.duration == pytest.approx(1, abs=0.1)
+
+
+def test_a_damaged_recording_keeps_its_times(tmp_path, hum, saved_model, capsys):
+    path = tmp_path / "cut.flac"
+    soundfile.write(path, hum(64_000)[0], 16_000)
+    data = path.read_bytes()
+    path.write_bytes(data[:40_000] + bytes(9000) + data[49_000:])
+    arguments = [str(path), "-o", str(tmp_path / "out"), "--model", str(saved_model)]
+    assert main([*arguments, "--strict"]) == 1
+    assert not (tmp_path / "out" / "cut.flac").exists()
+    capsys.readouterr()
+    assert main(arguments) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{path}: damaged or truncated: missing")
+    assert soundfile.info(tmp_path / "out" / "cut.flac").frames == 64_000
