@@ -9,17 +9,19 @@ import torch
 
 from asr.compact import compact_recogniser
 from asr.hub import model_file
-from asr.hybrid.recogniser import HybridRecogniser
-from asr.recogniser import SpeechRecogniser
+from asr.recogniser import Recogniser
 
 WEIGHTS = Path(__file__).parent / "weights"
 SHIPPED = {"compact": "ctc_compact"}  # what `--model` may be, beside folders and Hub ids
 DEFAULT = "compact"
+# What faster-whisper downloads by its size.
+SIZES = ("tiny.en", "base.en", "small", "small.en", "medium", "medium.en", "large-v1", "large-v2", "large-v3", "large",
+         "turbo", "large-v3-turbo", "distil-small.en", "distil-medium.en", "distil-large-v2", "distil-large-v3")
 
 
 def load_recogniser(
     name: str | Path | None = None, device: str = "auto", compute_type: str = "auto"
-) -> SpeechRecogniser | HybridRecogniser:
+) -> Recogniser:
     """The recogniser behind a name.
 
     Args:
@@ -29,13 +31,19 @@ def load_recogniser(
 
     Raises:
         OSError: there is no such model.
-        ValueError: there is, but it is no CTC model, or it has no such compute type.
+        ValueError: there is, but it is no recogniser, or it has no such compute type.
     """
     device = default_device() if device == "auto" else device
     name = shipped(name)
+    if _is_converted(name):
+        from asr.pretrained.sequences import FasterWhisperRecogniser
+
+        return FasterWhisperRecogniser(name, device)
     config = _config(name)
     if "branch" in config:
-        return HybridRecogniser(name, device, compute_type)
+        from asr.hybrid.recogniser import hybrid_recogniser
+
+        return hybrid_recogniser(name, device, compute_type)
     if compute_type not in ("auto", "float32"):
         raise ValueError(f"{name}: compute_type {compute_type} is for hybrid models; this one computes in float32")
     if "language_model" in config.get("settings", {}):
@@ -45,12 +53,23 @@ def load_recogniser(
     if "model_type" not in config:
         return compact_recogniser(name, device)
     kinds = config.get("architectures") or []
-    if not any(kind.endswith("ForCTC") for kind in kinds):
-        kind = ", ".join(kinds) or "of no known architecture"
-        raise ValueError(f"{name}: is {kind}; choose a model with a CTC head (...ForCTC)")
-    from asr.pretrained.ctc import ctc_recogniser
+    if any(kind.endswith("ForCTC") for kind in kinds):
+        from asr.pretrained.ctc import ctc_recogniser
 
-    return ctc_recogniser(name, device)
+        return ctc_recogniser(name, device)
+    if any(kind.endswith(("ForConditionalGeneration", "ForSpeechSeq2Seq")) for kind in kinds):
+        from asr.pretrained.sequences import SequenceRecogniser
+
+        return SequenceRecogniser(name, device)
+    kind = ", ".join(kinds) or "of no known architecture"
+    raise ValueError(f"{name}: is {kind}; choose a model with a CTC head (...ForCTC) or one like Whisper")
+
+
+def _is_converted(name: str | Path) -> bool:
+    """Whether this is a Whisper in CTranslate2's format: a folder of one, or a size that faster-whisper knows."""
+    if Path(name).is_dir():
+        return (Path(name) / "model.bin").is_file() and not (Path(name) / "pytorch_model.bin").exists()
+    return str(name) in SIZES or "faster-whisper" in str(name) or "faster-distil-whisper" in str(name)
 
 
 def shipped(name: str | Path | None) -> str | Path:

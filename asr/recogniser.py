@@ -45,6 +45,10 @@ class DecodeOptions:
         word_timestamps: find the time and the confidence of each word as well.
         decoder_model: folder or Hub id of the decoder behind "dllm" or the twin; None: the compact one.
         denoising: choices of "dllm" (fields of `asr.dllm.choices.DenoisingDecode`) other than the model's own.
+        language: code of the spoken language, for multilingual models; None lets the model find out.
+        task: "transcribe", or "translate" into English.
+        initial_prompt: text that a Whisper model takes for what was said before: names, spelling, style.
+        temperature: above 0 a model that writes token by token draws its tokens.
     """
 
     decoder: str | None = None
@@ -52,8 +56,16 @@ class DecodeOptions:
     word_timestamps: bool = True
     decoder_model: str | None = None
     denoising: dict = field(default_factory=dict)
+    language: str | None = None
+    task: str = "transcribe"
+    initial_prompt: str | None = None
+    temperature: float = 0.0
 
     def __post_init__(self):
+        if self.task not in ("transcribe", "translate"):
+            raise ValueError(f"task is {self.task!r}; choose transcribe or translate")
+        if self.temperature < 0:
+            raise ValueError(f"temperature is {self.temperature}; it must be at least 0")
         if self.decoder not in (None, *DECODERS):
             raise ValueError(f"decoder {self.decoder!r} is unknown; choose one of {', '.join(DECODERS)}")
         if self.beam_size < 1:

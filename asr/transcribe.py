@@ -16,7 +16,8 @@ from asr.console.inputs import expand_inputs
 from asr.console.outputs import name_outputs
 from asr.console.program import FAILED, UsageError, complain, emit, json_text, printable, program, program_name, reason
 
-FORMATS = ("txt", "srt", "vtt", "tsv", "json")
+FORMATS = ("txt", "srt", "vtt", "lrc", "tsv", "json")
+SUBTITLES = ("srt", "vtt", "lrc", "all")  # formats whose lines are limited
 STREAMABLE = ("txt", "json")  # formats that standard output can have of several inputs
 LINE_LIMITS = ("max_line_width", "max_line_count", "max_words_per_line")
 
@@ -47,7 +48,7 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     option = parser.add_argument
-    option("audio", nargs="+", help="files, folders, glob patterns, or - for standard input")
+    option("audio", nargs="+", help="files, folders, glob patterns, @list.txt (one a line), or - for standard input")
     option("--model", help="name of a shipped model, folder or Hub id (default: compact)")
     option("--compute_type", choices=("auto", "float32", "bfloat16", "int8"), default="auto",
            help="number format; auto takes the fastest on this machine (default: %(default)s)")
@@ -70,9 +71,12 @@ def make_parser() -> argparse.ArgumentParser:
            help="format (default: %(default)s); all needs -o")
     option("--word_timestamps", action="store_true",
            help="times and confidence of each word, in json; line limits imply it")
-    option("--max_line_width", type=_positive, help="characters in a subtitle line")
-    option("--max_line_count", type=_positive, help="lines in a subtitle (default: 1)")
+    option("--max_line_width", type=_positive, help="characters in a subtitle line (default: 42)")
+    option("--max_line_count", type=_positive, help="lines in a subtitle (default: 2; 1 with --max_line_width)")
     option("--max_words_per_line", type=_positive, help="words in a subtitle")
+    option("--whole_segments", action="store_true", help="a subtitle for each segment, however long")
+    option("--skip_existing", action="store_true", help="leave out recordings whose outputs are there already")
+    option("--quiet", action="store_true", help="no progress on standard error; problems are still named there")
 
     option = parser.add_argument_group("recognition").add_argument
     option("--decoder", choices=("greedy", "beam", "dllm", "ar", "speculative", "fused",
@@ -89,6 +93,11 @@ def make_parser() -> argparse.ArgumentParser:
     option("--beam_size", type=_positive, help="hypotheses kept by the beam (default: 16)")
     option("--vad_onset", type=float, default=0.5, metavar="P",
            help="speech probability from which on audio is transcribed; 0: all (default: %(default)s)")
+    option("--language", metavar="CODE", help="spoken language, for multilingual models (default: the model finds out)")
+    option("--task", choices=("transcribe", "translate"), default="transcribe",
+           help="translate into English, where the model can (default: %(default)s)")
+    option("--initial_prompt", metavar="TEXT", help="names, spelling and style for Whisper models")
+    option("--temperature", type=float, default=0.0, help="above 0 tokens are drawn (Whisper; default: %(default)s)")
     option("--enhance", metavar="NAME", help="clean the speech first with this enhancement model")
     option("--correct", action="store_true", help="rewrite the text with the denoising language model")
     option("--correct_model", metavar="NAME", help="folder or Hub id of that model (default: the compact one)")
@@ -109,13 +118,15 @@ def _run(args: argparse.Namespace) -> int:
         raise UsageError(f"-f {args.output_format} makes several files here: say where with -o")
     for failure in failures:
         complain(failure)
+    if args.skip_existing:
+        inputs, targets = _without_existing(inputs, targets)
     if not inputs:
-        return FAILED
+        return FAILED if failures else 0
     transcriber, limits = _build(args)
     from asr.audio.io import source_name
     from asr.audio.report import told
 
-    with _progress_bar(inputs) as bar:
+    with _progress_bar(inputs, args.quiet) as bar:
 
         def failed(source, error):
             failures.append(str(error))
@@ -139,6 +150,16 @@ def _run(args: argparse.Namespace) -> int:
     return FAILED if failures else 0
 
 
+def _without_existing(inputs: dict[str, Path], targets: dict) -> tuple[dict[str, Path], dict]:
+    """The inputs one of whose outputs is not there yet, and their outputs."""
+    if not targets:
+        raise UsageError("--skip_existing needs -o: it looks for outputs there")
+    missing = {source for source, paths in targets.items() if not all(path.exists() for path in paths.values())}
+    if len(missing) < len(inputs):
+        complain(f"{len(inputs) - len(missing)} of {len(inputs)} recordings are done already")
+    return {s: p for s, p in inputs.items() if s in missing}, {s: p for s, p in targets.items() if s in missing}
+
+
 def _targets(inputs: dict[str, Path], args: argparse.Namespace) -> dict[str, dict[str, Path]]:
     """Output path of every input and format."""
     formats = FORMATS if args.output_format == "all" else (args.output_format,)
@@ -154,10 +175,14 @@ def _targets(inputs: dict[str, Path], args: argparse.Namespace) -> dict[str, dic
 
 def _build(args: argparse.Namespace):
     """The transcriber and the line limits that the arguments ask for."""
-    from asr.output.writers import LineLimits
+    from asr.output.subtitles import USUAL, LineLimits
 
     try:
         limits = LineLimits(**{name: getattr(args, name) for name in LINE_LIMITS})
+        if args.whole_segments and limits:
+            raise UsageError("--whole_segments and line limits exclude each other")
+        if not limits and not args.whole_segments and args.output_format in SUBTITLES:
+            limits = USUAL
         if args.beam_size and args.decoder == "greedy":
             raise UsageError("--beam_size has no meaning with --decoder greedy")
         shows = args.show_denoising or args.denoising_figure
@@ -176,7 +201,7 @@ def _build(args: argparse.Namespace):
 
         options = DecodeOptions(
             args.decoder, args.beam_size or 16, args.word_timestamps or bool(limits), args.decoder_model,
-            parse_choices(args.denoising),
+            parse_choices(args.denoising), args.language, args.task, args.initial_prompt, args.temperature,
         )
         transcriber = Transcriber.from_pretrained(
             args.model, args.device, args.compute_type, batch_size=args.batch_size, options=options,
@@ -249,13 +274,13 @@ def _log(source, transcript) -> None:
         complain(f"{source} [{s.start:8.2f} --> {s.end:8.2f}] {s.text}")
 
 
-def _progress_bar(inputs):
+def _progress_bar(inputs, quiet: bool):
     """Seconds of audio done, shown on a terminal when the work is long."""
     from tqdm import tqdm
 
     from asr.audio.io import duration
 
-    shown = sys.stderr.isatty()
+    shown = sys.stderr.isatty() and not quiet
     durations = [duration(source) for source in inputs] if shown else []
     total = round(sum(durations), 1) if durations and None not in durations else None
     return tqdm(total=total, unit="s", unit_scale=True, delay=2, disable=not shown, file=sys.stderr)

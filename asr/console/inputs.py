@@ -13,7 +13,8 @@ from asr.audio.formats import is_audio
 def expand_inputs(arguments: list[str]) -> tuple[dict[str, Path], list[str]]:
     """Files behind the arguments, each with its path relative to what was named, and a line for what was not found.
 
-    Folders are searched for recordings, in depth, hidden files and folders excepted. What is named twice is taken once.
+    Folders are searched for recordings, in depth, hidden files and folders excepted. `@list.txt` stands for the lines
+    of that file. What is named twice is taken once.
     """
     inputs: dict[str, Path] = {}
     failures: list[str] = []
@@ -25,7 +26,7 @@ def expand_inputs(arguments: list[str]) -> tuple[dict[str, Path], list[str]]:
             seen.add(place)
             inputs[source] = relative
 
-    for argument in arguments:
+    for argument in _listed(arguments, failures):
         if argument == "-":
             add(argument, Path("stdin"))
         elif os.path.isdir(argument):
@@ -43,6 +44,20 @@ def expand_inputs(arguments: list[str]) -> tuple[dict[str, Path], list[str]]:
         else:  # a missing file is reported by the one who tries to read it
             add(argument, Path(Path(argument).name))
     return inputs, failures
+
+
+def _listed(arguments: list[str], failures: list[str]) -> Iterator[str]:
+    """The arguments, those that name a list replaced by its lines; a file whose own name begins with @ is a file."""
+    for argument in arguments:
+        if not argument.startswith("@") or os.path.lexists(argument):
+            yield argument
+            continue
+        try:
+            lines = Path(argument[1:]).read_bytes().split(b"\n")
+        except OSError as error:
+            failures.append(f"{argument[1:]}: this list cannot be read ({error.strerror})")
+            continue
+        yield from (os.fsdecode(line.strip()) for line in lines if line.strip())
 
 
 def _recordings(folder: str, failures: list[str]) -> Iterator[str]:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from asr.ctc.timing import align_tokens
+from asr.text.tokenizer import Tokenizer
 
 BLANK = 0
 
@@ -56,6 +57,21 @@ def ctc_draft(log_probabilities: Tensor, blank_penalty: float = 0.0) -> Draft:
             confidences[-1], times[-1] = confidence, float(frame)
         before = token
     return Draft(tokens, confidences, times, len(path))
+
+
+def draft_words(draft: Draft, units: Tokenizer) -> list[tuple[str, float, float]]:
+    """Text, confidence and time of each word of a draft in CTC units."""
+    groups: list[list[int]] = []
+    for i, token in enumerate(draft.tokens):
+        if not groups or units.starts_word(token):
+            groups.append([])
+        groups[-1].append(i)
+    words = []
+    for group in groups:
+        text = units.decode([draft.tokens[i] for i in group])
+        if text:
+            words.append((text, min(draft.confidences[i] for i in group), draft.times[group[0]]))
+    return words
 
 
 def aligned_draft(log_probabilities: Tensor, tokens: list[int]) -> Draft:

@@ -48,6 +48,7 @@ class HybridModel(nn.Module, HubModel):
         self.encoder = SpeechEncoder(sizes)
         self.branch = CTCBranch(BranchSizes(**branch), sizes.width, sizes.heads, sizes.feed_forward, sizes.layers)
         self.decoder = TextDecoder(DecoderSizes(**decoder))
+        self.decoder.tokens = self.tokenizer
 
     @classmethod
     def create(

@@ -10,7 +10,8 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 
-from asr.text.tokenizer import SPECIAL
+from asr.dllm.canvas import Draft, draft_words
+from asr.text.tokenizer import SPECIAL, Tokenizer
 
 
 class WrittenTokenizer:
@@ -52,6 +53,20 @@ class WrittenTokenizer:
 
     def starts_word(self, token: int) -> bool:
         return self.pieces[token].startswith(self.word_mark)
+
+    def piece(self, token: int) -> str:
+        """The text of one token, a space before it where a word starts."""
+        return "" if token < len(SPECIAL) else self._backend.decode([token])
+
+    def translate(self, draft: Draft, units: Tokenizer) -> Draft:
+        """A draft in CTC units in these tokens; a token is as sure as its word, and stands where that starts."""
+        tokens, confidences, times = [], [], []
+        for text, sure, time in draft_words(draft, units):
+            word = self.encode(text)
+            tokens += word
+            confidences += [sure] * len(word)
+            times += [time] * len(word)
+        return Draft(tokens, confidences, times, draft.frames)
 
 
 def cut_vocabulary(whisper: str, sentences: Iterable[str], at_least: int = 5) -> tuple[WrittenTokenizer, list[int]]:

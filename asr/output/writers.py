@@ -1,55 +1,16 @@
-"""Transcripts as files: txt, srt, vtt, tsv and json, named and laid out as Whisper's command line does.
+"""Transcripts as files: txt, srt, vtt, lrc, tsv and json, named and laid out as Whisper's command line does.
 
-Subtitles without line limits have one cue per segment. A limit turns them into cues built from words, which
-therefore need word times.
+Subtitles without line limits have one cue per segment. Limits turn them into cues built from words
+(`asr.output.subtitles`), which therefore need word times.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from asr.output.transcript import Segment, Transcript, Word
-
-CUE_PAUSE = 3.0  # seconds; a longer pause between words starts a new cue
-
-
-@dataclass(frozen=True)
-class LineLimits:
-    """Limits of subtitle lines.
-
-    Args:
-        max_line_width: characters in a line; longer words stand alone.
-        max_line_count: lines in a cue; needs max_line_width.
-        max_words_per_line: words in a line, each line being a cue of its own; not with max_line_width.
-
-    Raises:
-        ValueError: a limit below 1 or a combination that means nothing.
-    """
-
-    max_line_width: int | None = None
-    max_line_count: int | None = None
-    max_words_per_line: int | None = None
-
-    def __post_init__(self):
-        for name, value in vars(self).items():
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1")
-        if self.max_line_count and not self.max_line_width:
-            raise ValueError("max_line_count needs max_line_width, which says when a line is full")
-        if self.max_words_per_line and self.max_line_width:
-            raise ValueError("max_words_per_line and max_line_width exclude each other")
-
-    def __bool__(self) -> bool:
-        return any(value is not None for value in vars(self).values())
-
-
-@dataclass(frozen=True)
-class Cue:
-    start: float
-    end: float
-    text: str
+from asr.output.subtitles import Cue, LineLimits, word_cues
+from asr.output.transcript import Transcript
 
 
 def write_txt(transcript: Transcript, limits: LineLimits) -> str:
@@ -70,6 +31,16 @@ def write_vtt(transcript: Transcript, limits: LineLimits) -> str:
     )
 
 
+def write_lrc(transcript: Transcript, limits: LineLimits) -> str:
+    """Lyrics: the minute, second and hundredth at which each line starts."""
+    lines = []
+    for cue in cues(transcript, limits):
+        minutes, hundredths = divmod(round(100 * cue.start), 6000)
+        text = " ".join(cue.text.split("\n"))
+        lines.append(f"[{minutes:02d}:{hundredths // 100:02d}.{hundredths % 100:02d}]{text}\n")
+    return "".join(lines)
+
+
 def write_tsv(transcript: Transcript, limits: LineLimits) -> str:
     """Start and end in whole milliseconds, then the text."""
     lines = ["start\tend\ttext"]
@@ -83,7 +54,7 @@ def write_json(transcript: Transcript, limits: LineLimits) -> str:
     return json.dumps(transcript.as_dict(), ensure_ascii=False, indent=2) + "\n"
 
 
-WRITERS = {"txt": write_txt, "srt": write_srt, "vtt": write_vtt, "tsv": write_tsv, "json": write_json}
+WRITERS = {"txt": write_txt, "srt": write_srt, "vtt": write_vtt, "lrc": write_lrc, "tsv": write_tsv, "json": write_json}
 
 
 def cues(transcript: Transcript, limits: LineLimits) -> Iterator[Cue]:
@@ -100,35 +71,7 @@ def cues(transcript: Transcript, limits: LineLimits) -> Iterator[Cue]:
             continue
         if not segment.words:
             raise ValueError("line limits need word times: transcribe with word_timestamps")
-        yield from _limited_cues(segment, limits)
-
-
-def _limited_cues(segment: Segment, limits: LineLimits) -> Iterator[Cue]:
-    lines: list[list[Word]] = []
-    for line in _lines(segment.words, limits):
-        full = len(lines) >= (limits.max_line_count or 1)
-        if lines and (full or line[0].start - lines[-1][-1].end > CUE_PAUSE):
-            yield _cue(lines)
-            lines = []
-        lines.append(line)
-    yield _cue(lines)
-
-
-def _lines(words: list[Word], limits: LineLimits) -> Iterator[list[Word]]:
-    line: list[Word] = []
-    for word in words:
-        too_wide = len(" ".join(w.text for w in [*line, word])) > (limits.max_line_width or float("inf"))
-        too_many = len(line) >= (limits.max_words_per_line or float("inf"))
-        if line and (too_wide or too_many or word.start - line[-1].end > CUE_PAUSE):
-            yield line
-            line = []
-        line.append(word)
-    yield line
-
-
-def _cue(lines: list[list[Word]]) -> Cue:
-    text = "\n".join(" ".join(word.text for word in line) for line in lines)
-    return Cue(lines[0][0].start, lines[-1][-1].end, text)
+        yield from word_cues(segment.words, limits)
 
 
 def _clock(seconds: float, decimal_mark: str) -> str:

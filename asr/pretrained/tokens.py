@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from asr.dllm.canvas import Draft, ctc_draft
+from asr.dllm.canvas import Draft, ctc_draft, draft_words
 from asr.dllm.loop import SpecialTokens
 from asr.pretrained.config import LanguagePart
 from asr.text.tokenizer import Tokenizer
@@ -97,7 +97,7 @@ class TextTokens:
         The text is tokenised again; a token is as sure as the least sure unit of its word and stands at the word's
         first frame.
         """
-        words = _words(draft, units)
+        words = draft_words(draft, units)
         starts, length = [], 0
         for text, *_ in words:
             starts.append(length)
@@ -112,18 +112,3 @@ class TextTokens:
     def draft(self, log_probabilities: Tensor, units: Tokenizer, blank_penalty: float = 0.0) -> Draft:
         """The greedy CTC hypothesis of log_probabilities [frames, units] in the language model's tokens."""
         return self.translate(ctc_draft(log_probabilities, blank_penalty), units)
-
-
-def _words(draft: Draft, units: Tokenizer) -> list[tuple[str, float, float]]:
-    """Text, confidence and time of each word of a draft in CTC units."""
-    groups: list[list[int]] = []
-    for i, token in enumerate(draft.tokens):
-        if not groups or units.starts_word(token):
-            groups.append([])
-        groups[-1].append(i)
-    words = []
-    for group in groups:
-        text = units.decode([draft.tokens[i] for i in group])
-        if text:
-            words.append((text, min(draft.confidences[i] for i in group), draft.times[group[0]]))
-    return words

@@ -94,7 +94,7 @@ def test_process_stdin_and_interrupt(recordings, tiny_ctc_model):
 def test_one_file_in_every_format(transcribe, recordings):
     status, text, _ = transcribe(recordings / "a.wav")
     assert status == 0 and text.strip() and "\t" not in text
-    assert transcribe(recordings / "a.wav", "-f", "srt")[1].startswith("1\n00:00:00,000 --> 00:00:01,000\n")
+    assert transcribe(recordings / "a.wav", "-f", "srt")[1].startswith("1\n00:00:00,000 --> 00:00:01,0")
     assert transcribe(recordings / "a.wav", "-f", "vtt")[1].startswith("WEBVTT\n\n")
     assert transcribe(recordings / "a.wav", "-f", "tsv")[1].startswith("start\tend\ttext\n0\t1000\t")
     segment = json.loads(transcribe(recordings / "a.wav", "-f", "json")[1])["segments"][0]
@@ -109,7 +109,7 @@ def test_folder_to_files(transcribe, recordings, tmp_path):
     status, printed, _ = transcribe(recordings, "-o", out, "-f", "all")
     assert status == 0 and printed == ""
     written = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
-    assert written == {f"{s}.{f}" for s in ("a", "deep/b") for f in ("txt", "srt", "vtt", "tsv", "json")}
+    assert written == {f"{s}.{f}" for s in ("a", "deep/b") for f in ("txt", "srt", "vtt", "lrc", "tsv", "json")}
     assert (out / "deep" / "b.txt").read_text().strip()
 
 
@@ -220,3 +220,27 @@ def test_names_with_brackets_are_names_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "take[1].wav").touch()
     assert list(expand_inputs(["take[1].wav"])[0]) == ["take[1].wav"]
+
+
+def test_existing_outputs_are_left_alone_on_request(transcribe, recordings, tmp_path):
+    out = tmp_path / "out"
+    assert transcribe(recordings / "a.wav", "-o", out)[0] == 0
+    (out / "a.txt").write_text("mine")
+    status, _, messages = transcribe(recordings, "-o", out, "--skip_existing")
+    assert status == 0 and "1 of 2 recordings are done already" in messages
+    assert (out / "a.txt").read_text() == "mine" and (out / "deep" / "b.txt").exists()
+    assert transcribe(recordings, "--skip_existing")[0] == 2
+
+
+def test_a_list_stands_for_its_lines(transcribe, recordings, tmp_path):
+    listed = tmp_path / "list.txt"
+    listed.write_text(f"{recordings / 'a.wav'}\n\n{recordings / 'nowhere.wav'}\n")
+    status, printed, messages = transcribe(f"@{listed}")
+    assert status == 1 and "a.wav" in printed and "nowhere.wav" in messages
+    assert "cannot be read" in transcribe("@nowhere.txt")[2]
+
+
+def test_subtitles_are_short_unless_told(transcribe, recordings):
+    limited = transcribe(recordings / "a.wav", "-f", "srt")[1]
+    assert all(len(line) <= 42 for line in limited.splitlines())
+    assert transcribe(recordings / "a.wav", "-f", "srt", "--whole_segments", "--max_line_width", "9")[0] == 2

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from asr.hybrid.recogniser import HybridRecogniser
+from asr.hybrid.recogniser import Guarded, HybridEncoder, hybrid_recogniser
 from asr.loading import load_recogniser
+from asr.parts import Decoded, Listened
 from asr.recogniser import DecodeOptions
 
 
@@ -24,10 +25,10 @@ def certain(recogniser, text: str, gap: int = 2) -> torch.Tensor:
 
 
 def test_a_folder_with_a_branch_is_a_hybrid(recogniser):
-    assert isinstance(recogniser, HybridRecogniser)
+    assert isinstance(recogniser.encoder, HybridEncoder)
 
 
-@pytest.mark.parametrize("decoder", ["greedy", "beam", "ar"])
+@pytest.mark.parametrize("decoder", ["greedy", "beam", "ar", "speculative", "rescored"])
 def test_every_decoder_gives_one_utterance_a_wave(recogniser, decoder):
     waves = [noise(0.7), noise(1.3, 1)]
     utterances = recogniser.transcribe_batch(waves, DecodeOptions(decoder))
@@ -40,21 +41,37 @@ def test_every_decoder_gives_one_utterance_a_wave(recogniser, decoder):
 
 
 def test_a_decoder_that_the_model_lacks_is_refused(recogniser):
-    with pytest.raises(ValueError, match="it has greedy, beam, ar"):
+    with pytest.raises(ValueError, match="this model has ar, speculative, rescored"):
         recogniser.transcribe_batch([noise(0.5)], DecodeOptions("fused"))
 
 
-def test_text_that_ctc_does_not_support_is_dropped(recogniser):
-    text = recogniser.model.tokenizer
-    written = text.encode("The cat sat on the mat.")
-    sure = [0.9] * len(written)
+def guarded(recogniser, text: str, frames: torch.Tensor) -> str:
+    """What is left of a text that a decoder wrote for such CTC log-probabilities."""
+    vocabulary = recogniser.vocabulary
+
+    class Writer:
+        def __call__(self, heard):
+            tokens = vocabulary.encode(text)
+            return Decoded([tokens], [[0.9] * len(tokens)], torch.ones(1), torch.ones(1))
+
+    Writer.vocabulary = vocabulary
+    heard = Listened(torch.zeros(1, 1, 1), torch.ones(1), [frames])
+    return vocabulary.decode(Guarded(Writer(), recogniser.tokenizer)(heard).tokens[0])
+
+
+def test_text_that_ctc_does_not_support_gives_way_to_the_draft(recogniser):
     blank = torch.zeros(50, len(recogniser.tokenizer))
     blank[:, 0] = 20
-    assert recogniser._supported(written, sure, blank.log_softmax(-1)).text == ""
+    assert guarded(recogniser, "The cat sat on the mat.", blank.log_softmax(-1)) == ""
     said = certain(recogniser, "The cat sat on a mat.")
-    assert recogniser._supported(written, sure, said).text == "The cat sat on the mat."
-    loop = text.encode("The cat " * 12)
-    assert recogniser._supported(loop, [0.9] * len(loop), said).text == "The cat sat on a mat."
+    assert guarded(recogniser, "The cat sat on the mat.", said) == "The cat sat on the mat."
+    assert guarded(recogniser, "The cat " * 12, said) == "The cat sat on a mat."
+
+
+def test_speculation_writes_what_the_decoder_writes(recogniser):
+    waves = [noise(1.1, 3), noise(0.6, 4)]
+    plain, checked = (recogniser.transcribe_batch(waves, DecodeOptions(d)) for d in ("ar", "speculative"))
+    assert [u.text for u in plain] == [u.text for u in checked]
 
 
 def test_words_of_a_written_text_have_its_own_scores_and_times(recogniser):
@@ -69,11 +86,11 @@ def test_words_of_a_written_text_have_its_own_scores_and_times(recogniser):
 
 @pytest.mark.parametrize("compute_type", ["bfloat16", "int8"])
 def test_shorter_numbers_hear_nearly_the_same(hybrid_folder, compute_type):
-    exact = HybridRecogniser(hybrid_folder, compute_type="float32").listen([noise(1.0)]).posteriors[0]
-    rounded = HybridRecogniser(hybrid_folder, compute_type=compute_type).listen([noise(1.0)]).posteriors[0]
+    exact = hybrid_recogniser(hybrid_folder, compute_type="float32").listen([noise(1.0)]).posteriors[0]
+    rounded = hybrid_recogniser(hybrid_folder, compute_type=compute_type).listen([noise(1.0)]).posteriors[0]
     assert (exact.exp() - rounded.exp()).abs().max() < 0.05
 
 
 def test_an_unknown_compute_type_is_named(hybrid_folder):
     with pytest.raises(ValueError, match="int4"):
-        HybridRecogniser(hybrid_folder, compute_type="int4")
+        hybrid_recogniser(hybrid_folder, compute_type="int4")

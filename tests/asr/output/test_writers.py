@@ -106,3 +106,7 @@ def test_limits_need_word_times():
 def test_limits_that_mean_nothing(limits):
     with pytest.raises(ValueError, match=re.escape(next(iter(limits)))):
         LineLimits(**limits)
+
+
+def test_lrc_has_a_time_before_each_line(transcript):
+    assert write("lrc", transcript) == "[00:00.00]the first & last\n[61:01.00]then <more> words\n"

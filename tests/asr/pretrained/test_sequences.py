@@ -1,0 +1,97 @@
+"""Whisper models of transformers and faster-whisper, tiny and random."""
+
+import json
+
+import numpy as np
+import pytest
+
+from asr.loading import load_recogniser
+from asr.pretrained.sequences import word_groups
+from asr.recogniser import DecodeOptions
+
+
+@pytest.fixture(scope="module")
+def whisper(tmp_path_factory, whole_tokenizer):
+    """A folder of a multilingual Whisper that knows English and German."""
+    import torch
+    from transformers import (
+        GenerationConfig,
+        WhisperConfig,
+        WhisperFeatureExtractor,
+        WhisperForConditionalGeneration,
+        WhisperTokenizer,
+    )
+
+    folder = tmp_path_factory.mktemp("whisper-tiny-random")
+    model = json.loads(whole_tokenizer.to_str())["model"]
+    merges = [tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in model["merges"]]
+    vocabulary = {token: i for token, i in model["vocab"].items() if not token.startswith("<|")}
+    vocabulary["<|endoftext|>"] = len(vocabulary)
+    tokenizer = WhisperTokenizer(vocab=vocabulary, merges=merges)
+    special = ["<|startoftranscript|>", "<|en|>", "<|de|>", "<|translate|>", "<|transcribe|>", "<|startofprev|>",
+               "<|nospeech|>", "<|notimestamps|>"]  # fmt: skip
+    tokenizer.add_special_tokens({"extra_special_tokens": special})
+    ids = {name: tokenizer.convert_tokens_to_ids(name) for name in ["<|endoftext|>", *special]}
+    torch.manual_seed(1)
+    network = WhisperForConditionalGeneration(WhisperConfig(
+        vocab_size=len(tokenizer), d_model=32, encoder_layers=2, decoder_layers=2, encoder_ffn_dim=64,
+        decoder_ffn_dim=64, encoder_attention_heads=2, decoder_attention_heads=2, max_target_positions=64,
+        bos_token_id=ids["<|endoftext|>"], eos_token_id=ids["<|endoftext|>"], pad_token_id=ids["<|endoftext|>"],
+        decoder_start_token_id=ids["<|startoftranscript|>"],
+    ))  # fmt: skip
+    network.generation_config = GenerationConfig(
+        bos_token_id=ids["<|endoftext|>"], eos_token_id=ids["<|endoftext|>"], pad_token_id=ids["<|endoftext|>"],
+        decoder_start_token_id=ids["<|startoftranscript|>"], no_timestamps_token_id=ids["<|notimestamps|>"],
+        lang_to_id={"<|en|>": ids["<|en|>"], "<|de|>": ids["<|de|>"]}, is_multilingual=True,
+        task_to_id={"transcribe": ids["<|transcribe|>"], "translate": ids["<|translate|>"]}, max_length=20,
+        prev_sot_token_id=ids["<|startofprev|>"],
+    )  # fmt: skip
+    network.save_pretrained(folder)
+    WhisperFeatureExtractor(feature_size=80).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def noise(seconds: float) -> np.ndarray:
+    return (np.random.default_rng(0).standard_normal(int(16_000 * seconds)) * 0.1).astype(np.float32)
+
+
+def test_a_whisper_folder_transcribes_with_word_times(whisper):
+    utterances = load_recogniser(whisper, "cpu").transcribe_batch([noise(2), noise(1)], DecodeOptions())
+    assert len(utterances) == 2
+    for utterance, seconds in zip(utterances, (2, 1), strict=True):
+        assert utterance.text
+        for word in utterance.words:
+            assert 0 <= word.start <= word.end <= seconds and 0 <= word.confidence <= 1
+
+
+def test_language_task_and_prompt_change_what_is_written(whisper):
+    recogniser, waves = load_recogniser(whisper, "cpu"), [noise(1)]
+
+    def text(**options):
+        return recogniser.transcribe_batch(waves, DecodeOptions(word_timestamps=False, **options))[0].text
+
+    plain = text(language="en")
+    others = [text(language="de"), text(language="en", task="translate"), text(language="en", initial_prompt="Cat")]
+    assert any(other != plain for other in others)
+
+
+def test_what_a_model_cannot_do_is_refused_before_any_audio(whisper):
+    recogniser = load_recogniser(whisper, "cpu")
+    with pytest.raises(ValueError, match="it has ar and beam"):
+        recogniser.prepare(DecodeOptions("dllm"))
+    recogniser.model.generation_config.lang_to_id = None  # as of a model of English
+    for options in ({"language": "de"}, {"task": "translate"}):
+        with pytest.raises(ValueError, match="English only"):
+            recogniser.prepare(DecodeOptions(**options))
+
+
+def test_pieces_gather_to_words():
+    assert word_groups(["\u0120The", "\u0120c", "at", "."]) == [[0], [1, 2, 3]]
+    assert word_groups(["\u2581a", "b", "\u2581c"]) == [[0, 1], [2]]
+
+
+def test_a_converted_folder_goes_to_faster_whisper(tmp_path):
+    (tmp_path / "model.bin").write_bytes(b"no model")
+    with pytest.raises((OSError, ValueError), match="faster-whisper"):  # cannot load it, or is not installed
+        load_recogniser(tmp_path, "cpu")
