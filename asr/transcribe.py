@@ -99,9 +99,21 @@ def make_parser() -> argparse.ArgumentParser:
     option("--initial_prompt", metavar="TEXT", help="names, spelling and style for Whisper models")
     option("--temperature", type=float, default=0.0, help="above 0 tokens are drawn (Whisper; default: %(default)s)")
     option("--enhance", metavar="NAME", help="clean the speech first with this enhancement model")
+    option("--enhance_mix", type=_share, default=0.0, metavar="SHARE",
+           help="share of the noisy speech that stays in what the recogniser hears, 0 to 1 (default: %(default)s)")
     option("--correct", action="store_true", help="rewrite the text with the denoising language model")
     option("--correct_model", metavar="NAME", help="folder or Hub id of that model (default: the compact one)")
     return parser
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
+    return share
 
 
 def _positive(text: str) -> int:
@@ -206,7 +218,8 @@ def _build(args: argparse.Namespace):
         transcriber = Transcriber.from_pretrained(
             args.model, args.device, args.compute_type, batch_size=args.batch_size, options=options,
             segmenter=segmenter, channel=args.channel, track=args.audio_track, strict=args.strict,
-            enhancer=_enhancer(args.enhance), corrector=_corrector(args.correct_model) if args.correct else None,
+            enhancer=_enhancer(args.enhance, args.enhance_mix),
+            corrector=_corrector(args.correct_model) if args.correct else None,
         )
         if shows:
             transcriber.recogniser.on_denoised = _denoising_view(args, transcriber.recogniser.vocabulary)
@@ -231,14 +244,15 @@ def _denoising_view(args: argparse.Namespace, tokenizer) -> Callable:
     return view
 
 
-def _enhancer(name: str | None) -> Callable | None:
+def _enhancer(name: str | None, share: float) -> Callable | None:
     if name is None:
         return None
     try:
         from enhance import Denoiser
+        from enhance.denoiser import limit_of_share
     except ImportError as error:
         raise UsageError(f"--enhance {name}: speech enhancement is not available ({error})") from error
-    return Denoiser.from_pretrained(name)
+    return Denoiser.from_pretrained(name, attenuation_limit=limit_of_share(share))
 
 
 def _corrector(name: str | None) -> Callable:

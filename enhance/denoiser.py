@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,20 @@ from enhance.streaming import floating
 if TYPE_CHECKING:
     from asr.audio.decode import Reader
     from asr.audio.report import Report
+
+
+def limit_of_share(share: float) -> float | None:
+    """The attenuation limit in dB that leaves a share of the input in the output.
+
+    For recognition a part of the noisy speech is worth having, since what enhancers leave out or make up harms more
+    than the noise (Iwamoto et al., "How bad are artifacts?", Interspeech 2022, call it observation adding).
+
+    Raises:
+        ValueError: a share outside 0..1.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"the share of the input is {share}; it must be from 0 (none) to 1 (nothing is enhanced)")
+    return None if share == 0 else -20 * math.log10(share)
 
 
 class Denoiser:

@@ -4,6 +4,7 @@
     python -m recipes.evaluate asr=greedy data=dev.tsv model=outputs/ctc_compact/model
     python -m recipes.evaluate enhance=adaptcrn data=outputs/enhance_dev
     python -m recipes.evaluate enhance=FOLDER_OF_ENHANCED_FILES data=VoiceBank-DEMAND wer=false
+    python -m recipes.evaluate enhance=[adaptcrn,deepfilternet3,rnnoise,gtcrn.onnx] data=DEV plot=all.png
     python -m recipes.evaluate asr=beam data=big.tsv output=big.json shard_count=8 shard_index=3   # one of 8 machines
 
 Recognition reads a table (columns id, path, text) or a lhotse manifest and reports raw and normalised word
@@ -22,6 +23,7 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from recipes.evaluation.side_by_side import write_json
 
@@ -33,12 +35,13 @@ class Evaluation:
     Args:
         data: table of recordings (asr) or folder of pairs (enhance).
         asr: decoder: greedy, beam, dllm or ar.
-        enhance: enhancer by name or folder, or a folder of enhanced files.
+        enhance: enhancer by name, folder or ONNX file, or a folder of enhanced files; or a list of these.
         model: folder or Hub id of the recogniser; null is the compact one.
         metrics: of enhancement, out of si_snr, pesq, stoi, estoi and dnsmos; null is all.
         texts: table with the texts of an enhancement set, for its word error rates.
         wer: transcribe when evaluating enhancement.
         limit: use only so many recordings, spread evenly.
+        plot: picture file of the enhancement metrics.
         workers: processes that compute enhancement metrics.
         output: JSON file for the result.
         shard_index: which part of the recordings this process takes, from 0.
@@ -47,12 +50,13 @@ class Evaluation:
 
     data: str = "???"
     asr: str | None = None
-    enhance: str | None = None
+    enhance: Any = None
     model: str | None = None
     metrics: list[str] | None = None
     texts: str | None = None
     wer: bool = True
     limit: int | None = None
+    plot: str | None = None
     workers: int = 1
     output: str | None = None
     shard_index: int = 0
@@ -137,14 +141,23 @@ class Enhancement:
         return measure_clips(clips, config.enhance, config.metrics or METRICS, config.texts, config.wer, config.workers)
 
     def result(self, measured: dict[str, dict]) -> dict:
-        from recipes.evaluation.evaluate_enhance import summarise
+        from recipes.evaluation.evaluate_enhance import parameters_of, summarise
 
-        return {"folder": self.config.data, "enhanced": self.config.enhance, **summarise(self.items, measured)}
+        return {
+            "folder": self.config.data,
+            "enhanced": self.config.enhance,
+            "parameters": parameters_of(self.config.enhance),
+            **summarise(self.items, measured),
+        }
 
     def print(self, result: dict) -> None:
-        from recipes.evaluation.evaluate_enhance import format_table
+        from recipes.evaluation.evaluate_enhance import format_table, plot
 
         print(format_table(result))
+        for name, count in result["parameters"].items():
+            print(f"{name}: {f'{count:,} parameters' if count else 'parameters not known'}")
+        if self.config.plot:
+            plot(result, Path(self.config.plot))
 
 
 def evaluate(config: Evaluation) -> dict | None:
@@ -200,7 +213,7 @@ def main(argv: list[str] | None = None) -> int:
 
     try:
         evaluate(OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Evaluation), OmegaConf.from_cli(argv))))
-    except (ValueError, OSError, OmegaConfBaseException) as error:
+    except (ValueError, OSError, ImportError, OmegaConfBaseException) as error:
         print(f"recipes.evaluate: {str(error).splitlines()[0]}", file=sys.stderr)
         return 2
     return 0

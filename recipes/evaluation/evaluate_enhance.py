@@ -1,13 +1,13 @@
 """Speech enhancement measured on folders of paired files; `python -m recipes.evaluate enhance=...` runs it.
 
 The data folder holds `noisy` and `clean`, or `noisy_testset_wav` and `clean_testset_wav` as VoiceBank-DEMAND
-does. What is measured is a folder of files with the same names, or anything that `enhance.load_enhancer` takes.
-Files are compared at 16 kHz. Where a `mixture.tsv` or `log_testset.txt` gives the signal-to-noise ratios,
-there is a line for each of them.
+does. What is measured beside the noisy files is one system or several: our models, folders of enhanced files, other
+people's enhancers (recipes/evaluation/enhance_systems.py). Files are compared at 16 kHz. Where a `mixture.tsv` or
+`log_testset.txt` gives the signal-to-noise ratios, there is a line for each of them.
 
 Metrics: SI-SNR (dB), wide-band PESQ, STOI, extended STOI, DNSMOS P.835 (signal, background, overall) and the word
 error rate of the project's own recogniser: against the texts of a table, else against what it hears in the clean
-file (dWER).
+file (dWER). `rtf` is processor time over duration, for systems that compute.
 """
 
 from __future__ import annotations
@@ -15,11 +15,19 @@ from __future__ import annotations
 import csv
 import multiprocessing
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
+from tqdm import tqdm
+
+from asr.audio import load
+from asr.audio.features import SAMPLING_RATE
+
 LAYOUTS = (("noisy", "clean"), ("noisy_testset_wav", "clean_testset_wav"))
+BOOTSTRAPS = 2000
 METRICS = ("si_snr", "pesq", "stoi", "estoi", "dnsmos")
 SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3"}
 
@@ -33,6 +41,10 @@ class Clip:
     clean: Path
     condition: str | None = None
     speech: str | None = None
+
+
+# A clip's samples at 16 kHz and the seconds that were computed for them; None where files are read.
+System = Callable[[Clip], tuple[np.ndarray, float | None]]
 
 
 def paired_files(noisy: Path, clean: Path) -> list[tuple[Path, Path]]:
@@ -89,7 +101,7 @@ def _conditions(folder: Path) -> dict[str, tuple[str, str]]:
 
 def measure_clips(
     clips: list[Clip],
-    enhanced: str | Path | None = None,
+    enhanced: str | Path | Sequence[str | Path] = (),
     metrics: Iterable[str] = METRICS,
     texts: str | Path | None = None,
     wer: bool = True,
@@ -98,15 +110,13 @@ def measure_clips(
     """Metrics of the noisy, enhanced and clean files of each clip: {clip id: {system: {metric: value}}}.
 
     Args:
-        enhanced: a folder of enhanced files, or a name for `enhance.load_enhancer`; None leaves it out.
+        enhanced: one or several names for `enhance_systems.system_of`; the systems are called by their labels.
         metrics: names out of `METRICS`.
         texts: table with columns id and text, for WER; ids are those of the clips or of their speech.
         wer: transcribe with the project's recogniser; left out with a note when it is not there.
         workers: processes.
     """
-    systems: dict[str, Callable] = {"noisy": _load_noisy, "clean": _load_clean}
-    if enhanced is not None:
-        systems["enhanced"] = _enhanced_loader(enhanced)
+    systems = {"noisy": _noisy, **enhanced_systems(enhanced), "clean": _clean}
     scores = {name: _scores(clips, loader, tuple(metrics), workers) for name, loader in systems.items()}
     if wer and (recogniser := _recogniser()):
         _add_word_errors(scores, systems, clips, recogniser, _read_texts(texts))
@@ -117,88 +127,96 @@ def summarise(clips: list[Clip], measured: dict[str, dict[str, dict[str, float]]
     """Means of what `measure_clips` found.
 
     Returns:
-        `{"clips", "systems": {system: {condition: {metric: mean}}}}` with the systems noisy, enhanced and clean,
-        and "all" or a ratio in dB as condition. Clips where a metric is not defined (PESQ of silence) are left out
-        of its mean.
+        `{"clips", "systems": {system: {condition: {metric: mean}}}}` with the systems noisy, the enhanced ones and
+        clean, and "all" or a ratio in dB as condition. Clips where a metric is not defined (PESQ of silence) are
+        left out of its mean. Where texts were recognised there is `word_errors` too, see `word_error_changes`.
     """
     conditions = sorted({c.condition for c in clips if c.condition is not None}, key=float)
     systems = {}
     for name in measured[clips[0].id]:
         rows = [measured[clip.id][name] for clip in clips]
         systems[name] = {condition: _mean(rows, clips, condition) for condition in ("all", *conditions)}
-    return {"clips": len(clips), "systems": systems}
+    result = {"clips": len(clips), "systems": systems}
+    changes = {c: word_error_changes(clips, measured, c) for c in ("all", *conditions)}
+    return result | ({"word_errors": changes} if changes["all"] else {})
 
 
-def _load_noisy(clip: Clip):
-    from asr.audio import load
+def word_error_changes(clips: list[Clip], measured: dict, condition: str) -> dict[str, dict[str, float]]:
+    """Word error rate of each enhanced system less that of the noisy files, with its 95 % interval.
 
-    return load(clip.noisy)
-
-
-def _load_clean(clip: Clip):
-    from asr.audio import load
-
-    return load(clip.clean)
-
-
-@dataclass
-class _FromFolder:
-    files: dict[str, Path]
-
-    def __call__(self, clip: Clip):
-        from asr.audio import load
-
-        if clip.id not in self.files:
-            raise FileNotFoundError(f"no enhanced file for {clip.id}")
-        return load(self.files[clip.id])
-
-
-@dataclass
-class _FromModel:
-    name: str
-
-    def __call__(self, clip: Clip):
-        denoiser = self.__dict__.get("_denoiser")
-        if denoiser is None:  # made in each worker process
-            from enhance import Denoiser
-
-            denoiser = self._denoiser = Denoiser.from_pretrained(self.name)
-        return denoiser(_load_noisy(clip), 16_000)
+    The interval is that of a paired bootstrap over clips: {system: {"change", "low", "high"}}.
+    """
+    chosen = [clip.id for clip in clips if condition in ("all", clip.condition)]
+    for name in ("wer", "dwer"):
+        kept = [id for id in chosen if f"{name}_words" in measured[id]["noisy"]]
+        if kept:
+            break
+    else:
+        return {}
+    draws = np.random.default_rng(0).integers(0, len(kept), (BOOTSTRAPS, len(kept)))
+    words = np.array([measured[id]["noisy"][f"{name}_words"] for id in kept], float)
+    changes = {}
+    for system in measured[kept[0]]:
+        if system in ("noisy", "clean"):
+            continue
+        errors = [measured[id][system][f"{name}_errors"] - measured[id]["noisy"][f"{name}_errors"] for id in kept]
+        errors = np.array(errors, float)
+        low, high = np.percentile(errors[draws].sum(1) / words[draws].sum(1), (2.5, 97.5))
+        changes[system] = {"change": errors.sum() / words.sum(), "low": float(low), "high": float(high)}
+    return changes
 
 
-def _enhanced_loader(enhanced: str | Path) -> Callable:
-    path = Path(enhanced)
-    if path.is_dir() and not (path / "config.json").exists():
-        return _FromFolder({p.stem: p for p in path.iterdir() if p.suffix.lower() in SUFFIXES})
-    return _FromModel(str(enhanced))
+def enhanced_systems(names: str | Path | Sequence[str | Path]) -> dict[str, System]:
+    """Systems by label.
+
+    Raises:
+        ValueError: two names with one label.
+        FileNotFoundError, ImportError: a system that is not there.
+    """
+    from recipes.evaluation.enhance_systems import label, system_of
+
+    names = [names] if isinstance(names, str | Path) else list(names)
+    labels = [label(name) for name in names]
+    if len(set(labels)) < len(labels):
+        raise ValueError(f"systems are told apart by the last part of their names, and two are alike: {labels}")
+    return {label(name): system_of(name) for name in names}
 
 
-def _scores(clips: list[Clip], loader: Callable, metrics: tuple[str, ...], workers: int) -> list[dict[str, float]]:
-    from tqdm import tqdm
+def parameters_of(names: str | Path | Sequence[str | Path]) -> dict[str, int | None]:
+    """Numbers that each system has learnt, by label; None where that is not known."""
+    return {name: system.parameters for name, system in enhanced_systems(names).items()}
 
-    jobs = [(clip, loader, metrics) for clip in clips]
+
+def _noisy(clip: Clip) -> tuple[np.ndarray, None]:
+    return load(clip.noisy), None
+
+
+def _clean(clip: Clip) -> tuple[np.ndarray, None]:
+    return load(clip.clean), None
+
+
+def _scores(clips: list[Clip], system: System, metrics: tuple[str, ...], workers: int) -> list[dict[str, float]]:
+    jobs = [(clip, system, metrics) for clip in clips]
     if workers == 1:
         return [_measure(job) for job in tqdm(jobs, unit="clip", file=sys.stderr)]
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         return list(tqdm(pool.imap(_measure, jobs), total=len(jobs), unit="clip", file=sys.stderr))
 
 
-def _measure(job: tuple[Clip, Callable, tuple[str, ...]]) -> dict[str, float]:
+def _measure(job: tuple[Clip, System, tuple[str, ...]]) -> dict[str, float]:
     """All metrics of one clip of one system; clean files are not compared with themselves."""
-    from importlib.util import find_spec
-
     from enhance.metrics import dnsmos, metric_functions
 
-    clip, loader, metrics = job
-    clean, estimate = _load_clean(clip), loader(clip)
+    clip, system, metrics = job
+    clean, (estimate, seconds) = load(clip.clean), system(clip)
     length = min(len(clean), len(estimate))
     scores = {}
-    if loader is not _load_clean:
+    if system is not _clean:
         functions = metric_functions(m for m in metrics if m != "dnsmos")
         scores = {name: f(estimate[:length], clean[:length]) for name, f in functions.items()}
     if "dnsmos" in metrics and find_spec("speechmos"):
         scores |= dnsmos(estimate)
-    return scores
+    return scores if seconds is None else scores | {"rtf": seconds * SAMPLING_RATE / len(clean)}
 
 
 def _recogniser():
@@ -226,7 +244,7 @@ def _add_word_errors(scores: dict, systems: dict, clips: list[Clip], recogniser,
 
     _, normalise = whisper_normaliser()
     for number, clip in enumerate(clips):
-        heard = {name: recogniser(loader(clip), 16_000).text for name, loader in systems.items()}
+        heard = {name: recogniser(system(clip)[0], SAMPLING_RATE).text for name, system in systems.items()}
         text = texts.get(clip.id) or texts.get(clip.speech or "")
         reference, name = (text, "wer") if text else (heard["clean"], "dwer")
         reference = normalise(reference)
@@ -240,8 +258,6 @@ def _add_word_errors(scores: dict, systems: dict, clips: list[Clip], recogniser,
 
 
 def _mean(rows: list[dict[str, float]], clips: list[Clip], condition: str) -> dict[str, float]:
-    import numpy as np
-
     chosen = [row for row, clip in zip(rows, clips, strict=True) if condition in ("all", clip.condition)]
     names = list(dict.fromkeys(name for row in chosen for name in row))
     values = {name: np.array([row.get(name, np.nan) for row in chosen], float) for name in names}
@@ -255,12 +271,46 @@ def _mean(rows: list[dict[str, float]], clips: list[Clip], condition: str) -> di
 def format_table(result: dict) -> str:
     """The result as a table, one line a condition and system."""
     systems = result["systems"]
-    order = [name for name in ("noisy", "enhanced", "clean") if name in systems]
-    metrics = list(dict.fromkeys(m for name in order for row in systems[name].values() for m in row))
+    metrics = list(dict.fromkeys(m for rows in systems.values() for row in rows.values() for m in row))
     lines = [["SNR dB", "system", *metrics]]
-    for condition in systems[order[0]]:
-        for name in order:
-            row = systems[name][condition]
+    for condition in systems["noisy"]:
+        for name, rows in systems.items():
+            row = rows[condition]
             lines.append([condition, name, *(f"{row[m]:.3f}" if m in row else "-" for m in metrics)])
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+    rows = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
+    for condition, changes in result.get("word_errors", {}).items():
+        for name, found in changes.items():
+            interval = f"{found['low']:+.3f} to {found['high']:+.3f}"
+            rows.append(f"{condition}, {name}: word error rate {found['change']:+.3f} ({interval}) against noisy")
+    return "\n".join(rows)
+
+
+def plot(result: dict, path: Path) -> None:
+    """Write a picture: one panel a metric, one line a system over the signal-to-noise ratios, or bars without them.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    from asr.audio.io import atomic_path
+
+    systems = result["systems"]
+    metrics = list(dict.fromkeys(m for rows in systems.values() for m in rows["all"]))
+    ratios = [condition for condition in systems["noisy"] if condition != "all"]
+    figure = Figure(figsize=(4.5 * min(3, len(metrics)), 3.2 * -(-len(metrics) // 3)), layout="constrained")
+    FigureCanvasAgg(figure)
+    for number, metric in enumerate(metrics):
+        axis = figure.add_subplot(-(-len(metrics) // 3), min(3, len(metrics)), number + 1)
+        values = {name: rows for name, rows in systems.items() if metric in rows["all"]}
+        for name, rows in values.items():
+            if ratios:
+                axis.plot([float(r) for r in ratios], [rows[r].get(metric) for r in ratios], marker="o", label=name)
+            else:
+                axis.bar(name, rows["all"][metric], label=name)
+        axis.set(title=metric, xlabel="signal-to-noise ratio, dB" if ratios else None)
+    figure.axes[0].legend(fontsize=8)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:] or "png", dpi=110)
