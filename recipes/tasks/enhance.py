@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from asr.audio.augment import seeded
 from asr.audio.features import SAMPLING_RATE, istft, stft
 from enhance.loading import ARCHITECTURES, load_enhancer
-from enhance.losses import enhancement_loss, si_snr
+from enhance.losses import COMPRESSION, enhancement_loss, si_snr
+from enhance.metric_discriminator import MetricDiscriminator, check_metric, scaled_scores
 from enhance.mixing import Mixer, MixtureConfig, list_recordings
+from enhance.networks.bands import magnitude
 from enhance.networks.enhancer import Enhancer
 from recipes.data.pairs import PairStore
 from recipes.evaluation.evaluate_enhance import find_clips, paired_files, spread
@@ -79,6 +81,30 @@ class FolderPairs:
         return noisy, clean
 
 
+@dataclass(frozen=True)
+class MetricTerm:
+    """A discriminator that learns a metric and pulls the enhancer towards it (`enhance.metric_discriminator`).
+
+    Attributes:
+        metric: "pesq" or "dnsmos".
+        weight: of the enhancer's part in its loss.
+    """
+
+    metric: str = "pesq"
+    weight: float = 0.02
+
+
+class JudgedEnhancer(nn.Module):
+    """The enhancer and its discriminator under one optimiser."""
+
+    def __init__(self, enhancer: Enhancer):
+        super().__init__()
+        self.enhancer, self.judge = enhancer, MetricDiscriminator()
+
+    def forward(self, spectrum: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.enhancer(spectrum)
+
+
 class EnhanceTask:
     """Task for `recipes.training.engine.Trainer`.
 
@@ -91,6 +117,10 @@ class EnhanceTask:
         seed: seed of the weights, the data order and the mixtures.
         validation_clips: pairs to validate on, spread evenly; all when None.
         init: model folder or hub id of the same architecture whose weights start the training.
+        metric: also train towards a metric; null leaves that out.
+
+    Raises:
+        ValueError, ImportError: a metric that is not known or not installed.
     """
 
     def __init__(
@@ -102,11 +132,16 @@ class EnhanceTask:
         seed: int = 0,
         validation_clips: int | None = 40,
         init: str | None = None,
+        metric: MetricTerm | None = None,
     ):
         torch.manual_seed(seed)
         self.model = create(model)
         if init:
             self.model.load_state_dict(load_enhancer(init).state_dict())
+        self.metric = metric
+        if metric:
+            check_metric(metric.metric)
+            self.model = JudgedEnhancer(self.model)
         self.pairs, self.batch, self.seed = pairs, batch, seed
         self.validation = spread(find_clips(Path(validation)), validation_clips)
 
@@ -128,16 +163,23 @@ class EnhanceTask:
         with torch.autocast(estimate.device.type, enabled=False):
             estimate = estimate.float()
             wave = istft(torch.view_as_complex(estimate), clean.shape[-1])
-            loss, parts = enhancement_loss(estimate, spectrum(clean), wave, clean)
+            reference = spectrum(clean)
+            loss, parts = enhancement_loss(estimate, reference, wave, clean)
+            if self.metric:
+                scores = scaled_scores(self.metric.metric, wave.detach(), clean)
+                magnitudes = (magnitude(s) ** COMPRESSION for s in (reference, estimate))
+                own, towards = model.judge.losses(*magnitudes, scores)
+                loss = loss + own + self.metric.weight * towards
+                parts |= {"judge": own, "metric_loss": towards, self.metric.metric: scores.nanmean()}
         return loss, {name: float(value.detach()) for name, value in parts.items()}
 
     @torch.inference_mode()
-    def validate(self, model: Enhancer) -> dict[str, float]:
+    def validate(self, model: Enhancer | JudgedEnhancer) -> dict[str, float]:
         """Loss, SI-SNR and its gain over the noisy input (dB), and wide-band PESQ where `pesq` is installed."""
         from asr.audio import load
         from enhance.metrics import metric_functions
 
-        functions = metric_functions(("pesq",))
+        functions, model = metric_functions(("pesq",)), enhancer_of(model)
         device, rows = next(model.parameters()).device, []
         for clip in self.validation:
             noisy, clean = (
@@ -153,8 +195,12 @@ class EnhanceTask:
             rows.append(row)
         return {name: float(np.nanmean([row[name] for row in rows])) for name in rows[0]}
 
-    def export(self, model: Enhancer, folder: Path) -> None:
-        model.save_half(folder)
+    def export(self, model: Enhancer | JudgedEnhancer, folder: Path) -> None:
+        enhancer_of(model).save_half(folder)
+
+
+def enhancer_of(model: Enhancer | JudgedEnhancer) -> Enhancer:
+    return model.enhancer if isinstance(model, JudgedEnhancer) else model
 
 
 def create(config: object) -> Enhancer:

@@ -7,10 +7,12 @@ import pytest
 import soundfile
 import torch
 
+from enhance.loading import load_enhancer
 from enhance.networks.adaptcrn import AdaptCRN, AdaptCRNConfig
 from recipes.evaluate import main
+from recipes.evaluation.enhance_systems import label
 from recipes.evaluation.evaluate_enhance import find_clips, format_table, measure_clips, paired_files, spread, summarise
-from recipes.tasks.enhance import EnhanceTask, FolderPairs, MixedPairs
+from recipes.tasks.enhance import EnhanceTask, FolderPairs, MetricTerm, MixedPairs
 
 
 @pytest.fixture
@@ -77,6 +79,19 @@ def test_training_lowers_the_loss(pairs):
     assert losses[-1] < 0.95 * losses[0] and {"si_snr", "magnitude", "complex"} == parts.keys()
 
 
+def test_a_metric_term_trains_both_and_exports_the_enhancer_only(pairs, tmp_path):
+    pytest.importorskip("pesq")
+    trained = task(pairs, metric=MetricTerm("pesq", weight=0.1))
+    batch = trained.load(trained.train_batches(0, 0, 1)[0])
+    loss, parts = trained.loss(trained.model.train(), batch)
+    loss.backward()
+    assert all(p.grad is not None for p in trained.model.parameters())
+    assert {"judge", "metric_loss", "pesq"} <= parts.keys()
+    assert np.isfinite(trained.validate(trained.model.eval())["loss"])
+    trained.export(trained.model, tmp_path / "exported")
+    assert AdaptCRN.from_pretrained(tmp_path / "exported").config == AdaptCRNConfig(num_kernels=2)
+
+
 def test_validation_and_export(pairs, tmp_path):
     trained = task(pairs)
     metrics = trained.validate(trained.model.eval())
@@ -87,22 +102,26 @@ def test_validation_and_export(pairs, tmp_path):
 
 def test_evaluation_per_ratio(pairs):
     result = measured(pairs, pairs / "clean", ["si_snr", "stoi"], wer=False)
+    name = f"{pairs.name}/clean"
     systems = result["systems"]
     assert result["clips"] == 6 and set(systems["noisy"]) == {"all", "-5", "10"}
     assert systems["noisy"]["10"]["si_snr"] > systems["noisy"]["-5"]["si_snr"] + 10
     mean = (systems["noisy"]["10"]["si_snr"] + systems["noisy"]["-5"]["si_snr"]) / 2
     assert systems["noisy"]["all"]["si_snr"] == pytest.approx(mean)
-    assert systems["enhanced"]["all"]["si_snr"] > 60  # the clean files themselves
-    assert "enhanced" in format_table(result)
+    assert list(systems) == ["noisy", name, "clean"]
+    assert systems[name]["all"]["si_snr"] > 60  # the clean files themselves
+    assert name in format_table(result)
 
 
 def test_evaluation_of_a_model_writes_table_and_json(pairs, saved_model, capsys):
-    output = pairs / "result.json"
+    output, parameters = pairs / "result.json", sum(p.numel() for p in load_enhancer(saved_model).parameters())
     arguments = [f"data={pairs}", f"enhance={saved_model}", "metrics=[si_snr]", "wer=false"]
     assert main([*arguments, "limit=2", f"output={output}"]) == 0
     result = json.loads(output.read_text())
-    assert result["clips"] == 2 and np.isfinite(result["systems"]["enhanced"]["all"]["si_snr"])
-    assert "enhanced" in capsys.readouterr().out
+    row = result["systems"][label(saved_model)]["all"]
+    assert result["clips"] == 2 and np.isfinite(row["si_snr"]) and row["rtf"] > 0
+    assert result["parameters"] == {label(saved_model): parameters}
+    assert f"{parameters:,} parameters" in capsys.readouterr().out
 
 
 def test_shards_find_what_one_process_finds(pairs, capsys):
@@ -135,6 +154,24 @@ def test_word_errors_are_pooled(pairs, monkeypatch):
     (pairs / "texts.tsv").write_text("id\ttext\ns\tone two three four\n")
     noisy = measured(pairs, metrics=["si_snr"], texts=pairs / "texts.tsv")["systems"]["noisy"]
     assert noisy["-5"]["wer"] == 0 and noisy["10"]["wer"] == pytest.approx(1 / 4)
+
+
+def test_changes_of_word_errors_have_paired_intervals(pairs):
+    """Ten words a clip; the enhanced one loses one error in every clip, or in every other clip."""
+    clips = find_clips(pairs)
+    measured = {
+        clip.id: {
+            "noisy": {"wer_errors": 3 + n, "wer_words": 10},
+            "always": {"wer_errors": 2 + n, "wer_words": 10},
+            "sometimes": {"wer_errors": 3 + n - n % 2, "wer_words": 10},
+        }
+        for n, clip in enumerate(clips)
+    }
+    result = summarise(clips, measured)
+    always, sometimes = (result["word_errors"]["all"][name] for name in ("always", "sometimes"))
+    assert always["change"] == always["low"] == always["high"] == pytest.approx(-0.1)
+    assert sometimes["change"] == pytest.approx(-0.05) and sometimes["low"] < -0.05 < sometimes["high"]
+    assert "always: word error rate -0.100 (-0.100 to -0.100) against noisy" in format_table(result)
 
 
 def test_voicebank_demand_layout(pairs, tmp_path_factory):
