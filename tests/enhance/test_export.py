@@ -26,6 +26,20 @@ def test_onnx_step_equals_torch(name, adaptcrn, hum, tmp_path):
         onnx(torch.zeros(2, 1, 257, 2))
 
 
+@pytest.mark.slow
+def test_eight_bits_are_smaller_and_close(saved_model, hum, tmp_path):
+    from enhance.export import main
+
+    whole, small = tmp_path / "step.onnx", tmp_path / "step.int8.onnx"
+    assert main([str(whole), "--model", str(saved_model)]) == 0
+    assert main([str(small), "--model", str(saved_model), "--int8"]) == 0
+    assert small.stat().st_size < 0.7 * whole.stat().st_size
+    wave = torch.from_numpy(hum(16_000))
+    expected, enhanced = (OverlapAdd(load_enhancer(path)).whole(wave) for path in (whole, small))
+    error = (enhanced - expected).square().sum() / expected.square().sum()
+    assert 0 < error < 0.01
+
+
 def test_missing_graph_tells_how_to_make_it(tmp_path):
     with pytest.raises(FileNotFoundError, match="enhance.export"):
         load_enhancer(tmp_path / "no.onnx")
