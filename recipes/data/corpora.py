@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+COLUMNS = ("id", "path", "speaker", "source", "seconds", "text")  # of the tables that the steps here write
 LIBRISPEECH_PARTS = (
     "train-clean-100",
     "train-clean-360",
@@ -61,14 +62,25 @@ def read_table(table: str | Path) -> list[Recording]:
     table = Path(table)
     if table.is_dir() or table.name.endswith((".jsonl", ".jsonl.gz", ".parquet")):
         return _read_other(table)
-    rows = read_rows(table)
+    rows = placed_rows(table, ("id", "path", "text"))
+    return [Recording(r["id"], Path(r["path"]), r.get("speaker") or r["id"], r["text"]) for r in rows]
+
+
+def placed_rows(table: str | Path, needed: Sequence[str] = ("id", "path")) -> list[dict[str, str]]:
+    """Rows of a table with paths that lead to the files: relative to its folder or, failing that, to the folder above.
+
+    Raises:
+        FileNotFoundError: there is no such table.
+        ValueError: a needed column is missing or the table has no row.
+    """
+    table, rows = Path(table), read_rows(table)
     if not rows:
         raise ValueError(f"{table} has no rows: a training table needs at least one utterance")
-    for column in ("id", "path", "text"):
+    for column in needed:
         if column not in rows[0]:
             raise ValueError(f"{table} has columns {list(rows[0])}: it needs a tab-separated column '{column}'")
     root = next((r for r in (table.parent, table.parent.parent) if (r / rows[0]["path"]).exists()), table.parent)
-    return [Recording(r["id"], root / r["path"], r.get("speaker") or r["id"], r["text"]) for r in rows]
+    return [{**row, "path": str(root / row["path"])} for row in rows]
 
 
 def read_rows(table: str | Path) -> list[dict[str, str]]:
@@ -79,11 +91,13 @@ def read_rows(table: str | Path) -> list[dict[str, str]]:
 
 def write_table(path: Path, recordings: list[Recording]) -> None:
     """Write a table, paths relative to its folder where they lie below it; the file appears whole."""
-    rows = []
-    for r in recordings:
-        place = r.path.relative_to(path.parent) if r.path.is_relative_to(path.parent) else r.path.resolve()
-        rows.append({"id": r.id, "path": str(place), "speaker": r.speaker, "text": r.text})
+    rows = [{"id": r.id, "path": seen_from(path, r.path), "speaker": r.speaker, "text": r.text} for r in recordings]
     write_rows(path, rows, ("id", "path", "speaker", "text"))
+
+
+def seen_from(table: Path, file: Path) -> str:
+    """The path of a file as a table gives it: relative where it lies below the table's folder, else absolute."""
+    return str(file.relative_to(table.parent) if file.is_relative_to(table.parent) else file.resolve())
 
 
 def write_rows(path: Path, rows: Iterable[dict[str, str]], columns: Sequence[str]) -> None:

@@ -13,7 +13,6 @@ from recipes.data.features import SHARD_UTTERANCES, Content, noises
 
 SECONDS_PER_CHARACTER = 0.065  # read English; measured on espeak-ng and flite at their own tempo
 WARP = (0.84, 1.18)  # of the vocal tract, for voices whose formants stay
-COLUMNS = ("id", "path", "speaker", "source", "seconds", "text")
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ def feature_shard(shard: int, spoken: Spoken, out: Path, content: Content = Cont
 def audio_shard(shard: int, spoken: Spoken, out: Path, suffix: str) -> None:
     """Write one shard as audio files, OUT/00007/ID.flac, and their table OUT/00007.tsv, which appears last."""
     from asr.audio.io import save
-    from recipes.data.corpora import write_rows
+    from recipes.data.corpora import COLUMNS, write_rows
 
     rows = []
     for about, wave, _ in spoken.utterances(shard):
@@ -119,7 +118,7 @@ def audio_table(out: Path, shard: int) -> Path:
 
 def join_tables(out: Path, shards: int) -> Path | None:
     """Write OUT/table.tsv of all shards; None while another machine still works on some."""
-    from recipes.data.corpora import read_rows, write_rows
+    from recipes.data.corpora import COLUMNS, read_rows, write_rows
 
     parts = [audio_table(out, shard) for shard in range(shards)]
     if not all(part.exists() for part in parts):
