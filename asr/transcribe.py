@@ -65,6 +65,12 @@ def make_parser() -> argparse.ArgumentParser:
     option("--strict", action="store_true",
            help="refuse damaged recordings (default: transcribe what can be decoded, name what is missing, exit 1)")
 
+    _output_options(parser)
+    _recognition_options(parser)
+    return parser
+
+
+def _output_options(parser: argparse.ArgumentParser) -> None:
     option = parser.add_argument_group("output").add_argument
     option("-o", "--output_dir", type=Path, help="folder for the output files")
     option("-f", "--output_format", choices=(*FORMATS, "all"), default="txt",
@@ -78,6 +84,8 @@ def make_parser() -> argparse.ArgumentParser:
     option("--skip_existing", action="store_true", help="leave out recordings whose outputs are there already")
     option("--quiet", action="store_true", help="no progress on standard error; problems are still named there")
 
+
+def _recognition_options(parser: argparse.ArgumentParser) -> None:
     option = parser.add_argument_group("recognition").add_argument
     option("--decoder", choices=("greedy", "beam", "dllm", "ar", "speculative", "fused",
                                  "rescored"),
@@ -103,7 +111,6 @@ def make_parser() -> argparse.ArgumentParser:
            help="share of the noisy speech that stays in what the recogniser hears, 0 to 1 (default: %(default)s)")
     option("--correct", action="store_true", help="rewrite the text with the denoising language model")
     option("--correct_model", metavar="NAME", help="folder or Hub id of that model (default: the compact one)")
-    return parser
 
 
 def _share(text: str) -> float:
