@@ -73,6 +73,16 @@ def _plain(cell: Cell, colour: bool) -> str:
     return f" [{text[1:]}]" if text.startswith(" ") else f"[{text}]"
 
 
+def table_rows(result: Denoised, row: int, tokenizer: Vocabulary) -> list[str]:
+    """Rows of an HTML table for one utterance: the draft, each pass, the text; kinds of cells are CSS classes."""
+    lines = []
+    for number, cells in enumerate(passes(result, row, tokenizer)):
+        spans = "".join(f'<span class="{kind}">{html.escape(text)}</span>' for kind, text in cells)
+        lines.append(f'<tr><td class="pass">{f"pass {number}" if number else "draft"}</td><td>{spans}</td></tr>')
+    text = html.escape(tokenizer.decode(result.tokens[row]))
+    return [*lines, f'<tr><td class="pass">text</td><td><b>{text}</b></td></tr>']
+
+
 class Figure:
     """A page that grows by every batch and is whole after each.
 
@@ -87,15 +97,7 @@ class Figure:
     def add(self, result: Denoised) -> None:
         """Write the page with one more batch. Raises OSError where it cannot be written."""
         for row in range(len(result.start)):
-            lines = []
-            for number, cells in enumerate(passes(result, row, self.tokenizer)):
-                spans = "".join(f'<span class="{kind}">{html.escape(text)}</span>' for kind, text in cells)
-                lines.append(
-                    f'<tr><td class="pass">{f"pass {number}" if number else "draft"}</td><td>{spans}</td></tr>'
-                )
-            text = html.escape(self.tokenizer.decode(result.tokens[row]))
-            lines.append(f'<tr><td class="pass">text</td><td><b>{text}</b></td></tr>')
-            self.tables.append("<table>" + "\n".join(lines) + "</table><hr>")
+            self.tables.append("<table>" + "\n".join(table_rows(result, row, self.tokenizer)) + "</table><hr>")
         page = f"<!doctype html><meta charset=utf-8><title>Denoising</title><style>{STYLE}</style>\n"
         with atomic_path(self.path) as partial:
             partial.write_text(page + "\n".join(self.tables), encoding="utf-8")
