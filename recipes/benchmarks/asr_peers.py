@@ -1,111 +1,263 @@
-"""Our recogniser and its peers on one table of recordings: word error rate, speed, speakers.
+"""Our recogniser and its peers on one table of recordings: word error rate, speed, memory, case and punctuation.
 
     python -m recipes.benchmark asr_peers TABLE --systems greedy beam pocketsphinx --out outputs/asr_peers
+    python -m recipes.benchmark asr_peers TABLE --model outputs/hybrid_tiny/model --threads 1 2 \\
+        --systems ar greedy faster-whisper:tiny.en transformers:openai/whisper-base --against faster-whisper:tiny.en
+    python -m recipes.benchmark asr_peers TABLE --systems ar faster-whisper:tiny.en --noise enhance.tsv --snr 5
 
-Every recording goes through every system in turn, so all of them meet the same load of the machine; the wave is
-decoded beforehand. Real-time factors are processing seconds over audio seconds, with one thread each.
+Systems: a decoder of ours (greedy, beam, ar, dllm ...; ar:MODEL for another model than --model), with speech detection
+and features; faster-whisper:SIZE_OR_FOLDER (int8); transformers:FOLDER_OR_HUB_ID (Whisper or a CTC model);
+pocketsphinx. All search greedily, beam excepted. Each runs in a process of its own; recordings go through all systems
+in turn, a few at a time, so all of them meet the same load of the machine. Files are decoded beforehand.
 """
 
 from __future__ import annotations
 
 import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from recipes.evaluation.recognisers import System, our_system, pocketsphinx
+from recipes.evaluation.processes import Process
+from recipes.evaluation.recognisers import RATE, Choice
 from recipes.evaluation.side_by_side import (
+    difference_lines,
+    error_rows,
     make_parser,
     real_time,
-    signed,
     span,
     spread,
     table,
-    timed,
     write_json,
     write_texts,
 )
 
-SYSTEMS = {
-    "greedy": lambda model: our_system("greedy", model),
-    "beam": lambda model: our_system("beam", model),
-    "pocketsphinx": pocketsphinx,
-}
+BLOCK = 8  # recordings that a system hears before it is the next one's turn
+REST = 0.3  # seconds between systems with more than one thread: workers of the last one spin for a while
+DURATIONS = ((0, 5), (5, 10), (10, 20), (20, 1e9))  # seconds
+SEED = 0
 
 
-def run(recordings: list, systems: dict[str, System]) -> tuple[dict[str, list[str]], dict[str, np.ndarray], np.ndarray]:
-    """Texts and processing seconds of every system, and the seconds of every recording."""
+@dataclass
+class Heard:
+    """What one system did on all recordings, in their order; `peak` is memory in MB."""
+
+    texts: list[str] = field(default_factory=list)
+    spent: list[float] = field(default_factory=list)  # seconds
+    peak: float = float("nan")
+
+
+Runs = dict[int, dict[str, Heard]]  # by number of threads and label of the system
+
+
+@dataclass(frozen=True)
+class Noisy:
+    """Recordings with a drawn stretch of a drawn noise at a signal-to-noise ratio; as they are without noises."""
+
+    noises: list[np.ndarray]
+    snr_db: float
+
+    def __call__(self, wave: np.ndarray, number: int) -> np.ndarray:
+        from asr.audio.augment import cut, mix_at_snr, seeded
+
+        if not self.noises:
+            return wave
+        rng = seeded(SEED, number)
+        noise = self.noises[rng.integers(len(self.noises))]
+        return mix_at_snr(wave, cut(noise, len(wave), rng), self.snr_db).astype(np.float32)
+
+
+def readable(recordings: list) -> tuple[list, np.ndarray]:
+    """The recordings that can be decoded and their seconds; the others are named on stderr."""
+    from asr.audio import AudioError
+
+    kept, seconds = [], []
+    for recording in recordings:
+        try:
+            seconds.append(len(recording.wave()) / RATE)
+            kept.append(recording)
+        except AudioError as error:
+            print(f"left out: {error}", file=sys.stderr)
+    return kept, np.array(seconds)
+
+
+def blocks(recordings: list, noisy: Noisy) -> Iterator[list[np.ndarray]]:
+    for first in range(0, len(recordings), BLOCK):
+        chosen = recordings[first : first + BLOCK]
+        yield [noisy(r.wave(), first + i) for i, r in enumerate(chosen)]
+
+
+def run(choices: list[Choice], recordings: list, noisy: Noisy) -> dict[str, Heard]:
+    """What every system hears, by its label.
+
+    Raises:
+        ValueError: one cannot be loaded.
+    """
     from tqdm import tqdm
 
-    texts = {name: [] for name in systems}
-    spent = {name: [] for name in systems}
-    seconds = []
-    warm = np.zeros(16000, np.float32)
-    for system in systems.values():
-        system(warm)
-    for recording in tqdm(recordings, unit="file", file=sys.stderr):
-        wave = recording.wave()
-        seconds.append(len(wave) / 16000)
-        for name, system in systems.items():
-            text, took = timed(lambda s=system, w=wave: s(w))
-            texts[name].append(text)
-            spent[name].append(took)
-    return texts, {name: np.array(values) for name, values in spent.items()}, np.array(seconds)
+    processes: list[Process] = []
+    heard = {choice.label: Heard() for choice in choices}
+    try:
+        for choice in choices:
+            processes.append(Process(choice))
+            processes[-1].ready()
+        with tqdm(total=len(recordings), unit="file", file=sys.stderr) as bar:
+            for waves in blocks(recordings, noisy):
+                for process in processes:
+                    time.sleep(REST if process.choice.threads > 1 else 0)
+                    for text, spent in map(process, waves):
+                        heard[process.choice.label].texts.append(text)
+                        heard[process.choice.label].spent.append(spent)
+                bar.update(len(waves))
+    finally:
+        for process in processes:
+            heard[process.choice.label].peak = process.stop()
+    return heard
 
 
-def summarise(recordings: list, texts: dict[str, list[str]], spent: dict[str, np.ndarray], seconds: np.ndarray) -> dict:
-    """Error rates with intervals, speakers, real-time factors and paired differences to the first system."""
-    from asr.score import error_counts, paired_bootstrap, report
+# -- what is measured --------------------------------------------------------------------------------------
 
-    references = {r.id: r.text for r in recordings}
-    counts = {name: error_counts(list(references.values()), hypotheses) for name, hypotheses in texts.items()}
-    first, result = next(iter(texts)), {}
-    for name, hypotheses in texts.items():
-        low, high, _ = paired_bootstrap(counts[first], counts[name])
-        result[name] = {
-            **report(references, dict(zip(references, hypotheses, strict=True)), by_speaker=True),
-            **real_time(spent[name], seconds),
-            "difference_to_first": [low, high],
+
+def summarise(references: list[str], seconds: np.ndarray, runs: Runs, against: list[str]) -> dict[str, dict]:
+    """Error rates, speed by number of threads, durations, case and punctuation of every system, by its label."""
+    from asr.score import whisper_normaliser
+    from recipes.evaluation.written import writing
+
+    _, normalise = whisper_normaliser()
+    texts = {label: heard.texts for label, heard in next(iter(runs.values())).items()}
+    said, plain = normalised(references, normalise), {k: normalised(t, normalise) for k, t in texts.items()}
+    rates, raw = error_rows(said, plain, against), error_rows(references, texts)
+    return {
+        label: {
+            **rates[label],
+            "raw": {key: raw[label][key] for key in ("wer", "interval", "cer")},
+            "speed": {
+                threads: {**real_time(heard[label].spent, seconds), "memory_mb": heard[label].peak}
+                for threads, heard in runs.items()
+            },
+            "durations": by_duration(said, plain[label], seconds, {t: h[label].spent for t, h in runs.items()}),
+            "writing": writing(references, texts[label]),
         }
-    return result
+        for label in texts
+    }
 
 
-def print_table(result: dict) -> None:
+def normalised(texts: list[str], normalise) -> list[str]:
+    return [normalise(text) for text in texts]
+
+
+def by_duration(said: list[str], found: list[str], seconds: np.ndarray, spent: dict[int, list[float]]) -> list[dict]:
+    from asr.score import error_counts
+
+    counts, rows = error_counts(said, found), []
+    for low, high in DURATIONS:
+        chosen = np.flatnonzero((seconds >= low) & (seconds < high))
+        if len(chosen):
+            rtf = {t: float(np.array(s)[chosen].sum() / seconds[chosen].sum()) for t, s in spent.items()}
+            name = f"{low}-{high} s" if high < 1e9 else f"over {low} s"
+            rows.append({"seconds": name, "count": len(chosen), "wer": counts.select(chosen).rate, "rtf": rtf})
+    return rows
+
+
+# -- what is shown -----------------------------------------------------------------------------------------
+
+
+def shown(result: dict[str, dict]) -> str:
+    """Everything as tables and sentences."""
+    from asr.score import whisper_normaliser
+
+    first = next(iter(result.values()))
+    speeds = [f"{name}, {t} thread{'s' * (t > 1)}" for t in first["speed"] for name in ("RTF", "p95", "MB")]
     rows = []
-    for name, values in result.items():
-        raw, normalised = values["scores"][:2]
-        rates = (f"{rate:.2%}" for rate in (normalised["wer"], raw["cer"]))
-        speed = (f"{values[key]:.4f}" for key in ("rtf", "rtf_p95"))
-        rows.append([name, f"{raw['wer']:.2%}", span(raw["interval"]), *rates, *speed])
-    print(table(("system", "WER raw", "95 % interval", "normalised", "CER", "RTF", "p95"), rows))
-    first, *others = result
-    for name in others:
-        print(f"WER of {name} minus {first}: {signed(result[name]['difference_to_first'])} (95 %, paired bootstrap)")
-    print("\nWER by speaker")
-    speakers = {name: values["speakers"] for name, values in result.items()}
-    cells = [[s, *(f"{rows[s]['wer']:.2%}" for rows in speakers.values())] for s in next(iter(speakers.values()))]
-    print(table(("speaker", *speakers), cells))
+    for label, values in result.items():
+        cells = [
+            f"{values['wer']:.2%}",
+            span(values["interval"]),
+            f"{values['raw']['wer']:.2%}",
+            f"{values['cer']:.2%}",
+        ]
+        for speed in values["speed"].values():
+            cells += [f"{speed['rtf']:.4f}", f"{speed['rtf_p95']:.4f}", f"{speed['memory_mb']:.0f}"]
+        rows.append([label, *cells])
+    parts = [table(("system", "WER", "95 % interval", "WER raw", "CER", *speeds), rows)]
+    parts.append("\n".join([f"normaliser: {whisper_normaliser()[0]}", *difference_lines(result)]))
+    heads = ["by duration, WER and RTF", *(f"{row['seconds']} ({row['count']})" for row in first["durations"])]
+    rows = [
+        [label, *(f"{d['wer']:.2%}  " + " ".join(f"{f:.4f}" for f in d["rtf"].values()) for d in values["durations"])]
+        for label, values in result.items()
+    ]
+    parts.append(table(heads, rows))
+    if first["writing"]:
+        rows = []
+        for label, values in result.items():
+            shares = [values["writing"]["capitalised"], *values["writing"]["f1"].values()]
+            rows.append([label, *("-" if share is None else f"{share:.1%}" for share in shares)])
+        parts.append(table(("writing", "sentence starts capitalised", "F1 of .", "of ,", "of ?"), rows))
+    return "\n\n".join(parts)
+
+
+def write(out: Path, ids: list[str], runs: Runs, result: dict[str, dict], about: str) -> None:
+    """Write result.json, the texts of each system, scatter.png and scatter.html."""
+    from recipes.evaluation.scatter import Point, write_scatter
+
+    texts = {label.replace(":", "_"): heard.texts for label, heard in next(iter(runs.values())).items()}
+    write_json(out / "result.json", {"about": about, "systems": result})
+    write_texts(out, ids, texts)
+    points = [
+        Point(label, threads, speed["rtf"], values["wer"])
+        for label, values in result.items()
+        for threads, speed in values["speed"].items()
+    ]
+    write_scatter(out, "Word error rate against speed", points, about)
+
+
+def _parser():
+    parser = make_parser("asr_peers", __doc__)
+    option = parser.add_argument
+    option("table", help="recordings with columns id, path, text")
+    option("--systems", nargs="+", default=["greedy", "beam"], help="see above (default: %(default)s)")
+    option("--model", help="name, folder or Hub id for our decoders (default: the model that ships)")
+    option("--compute_type", default="auto", help="of our models: auto, float32, bfloat16, int8 (default: auto)")
+    option("--threads", type=int, nargs="+", default=[1], help="measure speed with each number (default: 1)")
+    option("--against", nargs="+", default=[], metavar="SYSTEM", help="compare all others with these, pairwise")
+    option("--noise", metavar="TABLE", help="mix in noise: rows of split dev and kind noise, columns path, split, kind")
+    option("--snr", type=float, default=5.0, help="signal-to-noise ratio of that in dB (default: %(default)s)")
+    option("--limit", type=int, help="only so many recordings, spread over the table")
+    option("--out", type=Path, help="folder for result.json, the texts and the plots")
+    return parser
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = make_parser("asr_peers", __doc__)
-    parser.add_argument("table", help="recordings with columns id, path, text")
-    parser.add_argument("--systems", nargs="+", choices=list(SYSTEMS), default=list(SYSTEMS))
-    parser.add_argument("--model", help="name, folder or Hub id for our systems (default: the one that ships)")
-    parser.add_argument("--limit", type=int, help="only so many recordings, spread over the table")
-    parser.add_argument("--out", type=Path, help="folder for result.json and the hypotheses")
+    parser = _parser()
     args = parser.parse_args(argv)
+    choices = [Choice(name, model=args.model, compute_type=args.compute_type) for name in args.systems]
+    labels = {choice.name: choice.label for choice in choices}
+    if len(set(labels.values())) < len(choices):
+        parser.error(f"two systems have one name: {', '.join(choice.label for choice in choices)}")
+    if unknown := [name for name in args.against if name not in labels]:
+        parser.error(f"--against {unknown[0]} is not among --systems {' '.join(labels)}")
 
-    import torch
+    from recipes.data.corpora import read_noises, read_table
 
-    from recipes.data.corpora import read_table
-
-    torch.set_num_threads(1)
-    recordings = spread(read_table(args.table), args.limit)
-    texts, spent, seconds = run(recordings, {name: SYSTEMS[name](args.model) for name in args.systems})
-    result = summarise(recordings, texts, spent, seconds)
-    print_table(result)
-    if args.out:
-        write_json(args.out / "result.json", result)
-        write_texts(args.out, [r.id for r in recordings], texts)
-    return 0
+    try:
+        listed = spread(read_table(args.table), args.limit)
+        recordings, seconds = readable(listed)
+        noisy = Noisy(read_noises(args.noise, "dev"), args.snr)
+        if not recordings or (args.noise and not noisy.noises):
+            raise ValueError(f"{args.noise if recordings else args.table}: nothing there can be used")
+        runs = {
+            threads: run([replace(choice, threads=threads) for choice in choices], recordings, noisy)
+            for threads in dict.fromkeys(args.threads)
+        }
+        result = summarise([r.text for r in recordings], seconds, runs, [labels[name] for name in args.against])
+        noise = f", noise of {Path(args.noise).name} at {args.snr:g} dB" if args.noise else ""
+        about = f"{len(recordings)} recordings of {Path(args.table).name}, {seconds.sum() / 60:.1f} min{noise}"
+        if args.out:
+            write(args.out, [r.id for r in recordings], runs, result, about)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    print(f"{about}\n\n{shown(result)}")
+    return 0 if len(recordings) == len(listed) else 1

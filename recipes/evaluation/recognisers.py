@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 
+RATE = 16_000
 System = Callable[[np.ndarray], str]
 
 
@@ -19,11 +23,69 @@ def our_system(decoder: str, model: str | None) -> System:
     return lambda wave: recogniser.transcribe_batch([wave], options)[0].text
 
 
-def pocketsphinx(model: str | None = None) -> System:
-    """PocketSphinx 5 with the model, dictionary and language model of its package."""
-    from pocketsphinx import Decoder
+def transcriber(decoder: str, model: str | None, compute_type: str = "auto") -> System:
+    """`asr.Transcriber` as its user has it, speech detection and features included."""
+    from asr.recogniser import DecodeOptions
+    from asr.transcriber import Transcriber
 
-    decoder = Decoder(samprate=16000, loglevel="FATAL")
+    options = DecodeOptions(decoder=decoder, word_timestamps=False)
+    transcribe = Transcriber.from_pretrained(model, "cpu", compute_type, options=options)
+    return lambda wave: transcribe(wave, RATE).text
+
+
+def faster_whisper(place: str | None, threads: int) -> System:
+    """Whisper of CTranslate2 in int8, greedy; a folder or the name of a size."""
+    WhisperModel = _optional("faster_whisper", "faster-whisper").WhisperModel
+    model = WhisperModel(place or "tiny.en", device="cpu", compute_type="int8", cpu_threads=threads)
+
+    def transcribe(wave: np.ndarray) -> str:
+        segments, _ = model.transcribe(wave, language="en", beam_size=1, condition_on_previous_text=False)
+        return " ".join(segment.text.strip() for segment in segments)
+
+    return transcribe
+
+
+def transformers_model(place: str | None, threads: int) -> System:
+    """A Whisper or a CTC model of transformers, a folder or Hub id, greedy."""
+    if place is None:
+        raise ValueError("transformers needs a model: transformers:FOLDER_OR_HUB_ID")
+    from transformers import AutoConfig
+
+    if AutoConfig.from_pretrained(place).model_type == "whisper":
+        return _whisper(place)
+    from asr.loading import load_recogniser
+    from asr.recogniser import DecodeOptions
+
+    recogniser, options = load_recogniser(place, "cpu"), DecodeOptions("greedy", word_timestamps=False)
+    if recogniser.sampling_rate != RATE:
+        raise ValueError(f"{place} hears {recogniser.sampling_rate} Hz: the recordings are read at {RATE}")
+    return lambda wave: recogniser.transcribe_batch([wave], options)[0].text
+
+
+def _whisper(place: str) -> System:
+    import torch
+    from transformers import AutoProcessor, WhisperForConditionalGeneration
+
+    model = WhisperForConditionalGeneration.from_pretrained(place).eval()
+    processor = AutoProcessor.from_pretrained(place)
+    languages = getattr(model.generation_config, "is_multilingual", False)
+    settings = {"language": "en", "task": "transcribe"} if languages else {}
+
+    @torch.inference_mode()
+    def transcribe(wave: np.ndarray) -> str:
+        options = {"sampling_rate": RATE, "return_tensors": "pt", "return_attention_mask": True}
+        long = len(wave) > 30 * RATE
+        if long:
+            options |= {"truncation": False, "padding": "longest"}
+        tokens = model.generate(**processor(wave, **options), **settings, return_timestamps=long)
+        return processor.batch_decode(tokens, skip_special_tokens=True)[0].strip()
+
+    return transcribe
+
+
+def pocketsphinx(place: str | None = None, threads: int = 1) -> System:
+    """PocketSphinx 5 with the model, dictionary and language model of its package."""
+    decoder = _optional("pocketsphinx", "pocketsphinx").Decoder(samprate=RATE, loglevel="FATAL")
 
     def transcribe(wave: np.ndarray) -> str:
         decoder.start_utt()
@@ -32,3 +94,52 @@ def pocketsphinx(model: str | None = None) -> System:
         return decoder.hyp().hypstr if decoder.hyp() else ""
 
     return transcribe
+
+
+PEERS = {"faster-whisper": faster_whisper, "transformers": transformers_model, "pocketsphinx": pocketsphinx}
+
+
+def _optional(module: str, package: str):
+    try:
+        return import_module(module)
+    except ImportError:
+        raise ValueError(f"{package} is not installed: pip install {package}, or '.[peers]' for all peers") from None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A system: "ar", "faster-whisper:tiny.en", "transformers:FOLDER" ..., and the threads it gets."""
+
+    name: str
+    threads: int = 1
+    model: str | None = None  # of our own decoders, where the name does not say it
+    compute_type: str = "auto"  # of our own models
+
+    @property
+    def kind(self) -> str:
+        return self.name.partition(":")[0]
+
+    @property
+    def place(self) -> str | None:
+        return self.name.partition(":")[2] or None
+
+    @property
+    def label(self) -> str:
+        """The name with a folder shortened to what tells it from others."""
+        path = Path(self.place or "")
+        return f"{self.kind}:{path.parent.name if path.name == 'model' else path.name}" if self.place else self.kind
+
+    def load(self) -> System:
+        """The system, ready to hear.
+
+        Raises:
+            ValueError: there is no system of this kind, or its package is not installed.
+            OSError: there is no such model.
+        """
+        from asr.recogniser import DECODERS
+
+        if self.kind in DECODERS:
+            return transcriber(self.kind, self.place or self.model, self.compute_type)
+        if self.kind not in PEERS:
+            raise ValueError(f"unknown system {self.name!r}: choose from {', '.join((*DECODERS, *PEERS))}")
+        return PEERS[self.kind](self.place, self.threads)

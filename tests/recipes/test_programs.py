@@ -78,17 +78,6 @@ def test_right_words():
     assert calibrate.right_words("the cat", "") == []
 
 
-def test_asr_peers(table, tmp_path, capsys):
-    out = tmp_path / "out"
-    assert (
-        benchmark.main(["asr_peers", str(table), "--systems", "greedy", "beam", "--limit", "2", "--out", str(out)]) == 0
-    )
-    assert "WER by speaker" in capsys.readouterr().out
-    result = json.loads((out / "result.json").read_text())
-    assert result["greedy"]["difference_to_first"] == [0, 0] and result["beam"]["rtf"] > 0
-    assert (out / "beam.tsv").read_text().startswith("id\ttext\na-1\t")
-
-
 def test_unknown_benchmark(capsys):
     assert benchmark.main(["nothing"]) == 2
     assert "asr_peers" in capsys.readouterr().err
