@@ -62,11 +62,12 @@ def tokenizer(args: argparse.Namespace) -> None:
 def ngram(args: argparse.Namespace) -> None:
     from asr.audio.io import atomic_path
     from asr.ctc.ngram import NGram
-    from asr.text.tokenizer import Tokenizer
+    from asr.text.tokenizer import Tokenizer, written_text
     from recipes.data.corpora import read_sentences
 
     tokenizer = Tokenizer.load(args.tokenizer)
-    sentences = tokenizer.encode_batch(read_sentences(args.text))
+    texts = read_sentences(args.text)
+    sentences = tokenizer.encode_batch([written_text(text) for text in texts] if tokenizer.written else texts)
     lm = NGram.estimate(sentences, len(tokenizer), tokenizer.end_id, len(args.min_counts), tuple(args.min_counts))
     with atomic_path(args.out) as partial_file:
         lm.save(partial_file)
@@ -183,7 +184,7 @@ def _add_text_commands(commands) -> None:
     command.set_defaults(run=tokenizer)
 
     command = commands.add_parser("ngram", help="estimate the n-gram language model of the beam search")
-    command.add_argument("text", help="normalised sentences, one a line (.xz is read too)")
+    command.add_argument("text", help="normalised sentences, or any for written units; one a line (.xz is read too)")
     command.add_argument("out", type=Path)
     command.add_argument("--tokenizer", required=True)
     command.add_argument(

@@ -83,6 +83,11 @@ class Tokenizer:
         """JSON text from which the tokenizer can be made again."""
         return json.dumps(json.loads(self._backend.to_str()), ensure_ascii=False)
 
+    @property
+    def written(self) -> bool:
+        """Whether texts are `written_text`, with capitals, rather than normalised."""
+        return any(piece != piece.lower() for piece in self.pieces)
+
     def __len__(self) -> int:
         return len(self.pieces)
 

@@ -34,10 +34,10 @@ class Aligner:
         from asr.loading import load_recogniser
 
         self.recogniser = load_recogniser(None if name == "compact" else name, "cpu")
-        units = self.recogniser.tokenizer
+        units = getattr(self.recogniser, "tokenizer", None)
         if not isinstance(units, Tokenizer):
             raise ValueError(f"{name} has a vocabulary of its own: words are aligned by a CTC recogniser of ours")
-        self.units, self.cased = units, any(piece != piece.lower() for piece in units.pieces)
+        self.units = units
 
     def spans(self, wave: np.ndarray, text: str) -> list[Span | None] | None:
         """The frames of each word of `written_text(text)` in a wave [samples] at 16 kHz.
@@ -45,14 +45,14 @@ class Aligner:
         None for words that the vocabulary cannot spell (digits, often), and as a whole where the text does not fit.
         """
         words = written_text(text).split()
-        spelt = [self.units.encode(word if self.cased else normalise_text(word)) for word in words]
+        spelt = [self.units.encode(word if self.units.written else normalise_text(word)) for word in words]
         with torch.inference_mode():
             (frames,) = self.recogniser.listen([wave]).posteriors
         try:
             found = align_tokens(frames.cpu(), sum(spelt, []))
         except ValueError:
             return None
-        hop = self.recogniser.model.hop_seconds * FRAMES_PER_SECOND
+        hop = self.recogniser.hop_seconds * FRAMES_PER_SECOND
         tokens = iter(found)
         placed = [[next(tokens) for _ in word] for word in spelt]
         limit, spans = len(wave) // FRAME_HOP, []

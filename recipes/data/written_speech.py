@@ -16,6 +16,7 @@ from asr.ar.greedy import teacher_forced
 from asr.audio.augment import seeded
 from asr.hybrid.model import HybridModel
 from asr.text.tokenizer import written_text
+from asr.text.written import is_plain
 from recipes.data.alignment import IGNORED, frame_labels
 from recipes.data.batching import Batch, Source
 from recipes.data.speech_data import SpeechBatches, SpeechData, pad
@@ -49,6 +50,9 @@ class WrittenBatches(SpeechBatches):
 
     def _usable(self, store: FeatureStore) -> np.ndarray:
         texts = [written_text(example.text) for example in store.examples]
+        if plain := sum(map(is_plain, texts)):
+            remedy = "python -m recipes.prepare label writes them"
+            print(f"{store.folder}: {plain} texts have neither case nor punctuation: {remedy}", file=sys.stderr)
         tokens, units = self.text.encode_batch(texts), self.tokenizer.encode_batch(texts)
         fits = [
             len(t) <= self.tokens and 0 < _steps_needed(u) <= steps(e.frames, self.hop) and e.frames <= self.frames

@@ -123,7 +123,12 @@ def test_written_tokenizer(tmp_path):
     arguments = ["tokenizer", str(tmp_path / "text.txt"), str(tmp_path / "t.json"), "--vocabulary", "100", "--written"]
     assert main(arguments) == 0
     tokenizer = Tokenizer.load(tmp_path / "t.json")
-    assert tokenizer.decode(tokenizer.encode("Dr. Who's 5, Is it?")) == "Dr. Who's 5, Is it?"
+    assert tokenizer.written and tokenizer.decode(tokenizer.encode("Dr. Who's 5, Is it?")) == "Dr. Who's 5, Is it?"
+    arguments = ["ngram", str(tmp_path / "text.txt"), str(tmp_path / "lm.npz"), "--tokenizer", str(tmp_path / "t.json")]
+    assert main([*arguments, "--min_counts", "1", "1"]) == 0
+    its = tokenizer.encode("It's")
+    lm = NGram.load(tmp_path / "lm.npz")
+    assert lm.vocabulary == len(tokenizer) and set(its) <= set(lm.keys[0].tolist())  # its apostrophe was made straight
 
 
 def test_tables_round_trip_and_complain(corpus):
