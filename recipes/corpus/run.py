@@ -106,6 +106,7 @@ def run_ray(job: Job, plan: Plan, work: type[Work]) -> Iterator[dict]:
 
 def _import_ray():
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent home
+    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 would starve the workers beside other work
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # of its C++ parts, to standard error
     try:
         import ray

@@ -14,13 +14,37 @@ pytest.importorskip("pyarrow")
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[3]
 RAY = ["workers=2", "cpus=0.5"]
+OWN_WORK = """
+import os
+import time
+
+from asr.audio import load
+
+class Length:
+    columns = {"id": "string", "seconds": "float64", "error": "string"}
+
+    def __init__(self, job, out):
+        pass
+
+    def __call__(self, rows):
+        time.sleep(float(os.environ.get("PAUSE", 0)))
+        return [{"id": row["id"], "seconds": len(load(row["path"])) / 16000, "error": None} for row in rows]
+"""
+
+
+@pytest.fixture(autouse=True)
+def importable(tmp_path, monkeypatch):
+    """This checkout, and own_work:Length, a work that takes PAUSE seconds a part, on every node."""
+    (tmp_path / "own_work.py").write_text(OWN_WORK)
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{tmp_path}")
+    monkeypatch.setenv("RAY_worker_niceness", "0")
 
 
 @contextlib.contextmanager
 def started(arguments):
     """The program as a process; killed at the end if it still runs."""
     command = [sys.executable, "-m", "recipes.corpus", *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
     )
@@ -76,13 +100,12 @@ def test_an_interrupt_says_how_to_go_on(make_corpus, tmp_path, tiny_ctc_model):
 
 
 @pytest.fixture
-def two_nodes():
+def two_nodes(importable):
     """A head without CPUs and two nodes of one CPU each: address, kill() for the second node."""
     pytest.importorskip("ray")
     import ray
     from ray.cluster_utils import Cluster
 
-    os.environ["PYTHONPATH"] = str(ROOT)
     head = {"num_cpus": 0, "object_store_memory": 80_000_000, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     nodes = [cluster.add_node(num_cpus=1, object_store_memory=80_000_000) for _ in range(2)]
@@ -91,16 +114,18 @@ def two_nodes():
     cluster.shutdown()
 
 
-def test_a_node_dies(two_nodes, make_corpus, tmp_path, tiny_ctc_model, rows_of):
-    address, kill = two_nodes
+@pytest.mark.parametrize("work", ["own_work:Length", "transcribe"])
+def test_a_node_dies(work, monkeypatch, request, make_corpus, tmp_path, tiny_ctc_model, rows_of):
+    monkeypatch.setenv("PAUSE", "0.2")
+    address, kill = request.getfixturevalue("two_nodes")
     table, out = make_corpus(tmp_path / "data", 300), tmp_path / "out"
-    common = [f"model={tiny_ctc_model}", "part_seconds=6"]
-    with started(["transcribe", table, out, f"address={address}", *common]) as process:
-        wait_for(lambda: parts(out) >= 20, process)
+    common = [f"model={tiny_ctc_model}", "part_seconds=40"]
+    with started([work, table, out, f"address={address}", *common]) as process:
+        wait_for(lambda: parts(out) >= 15, process)
         kill()
         _, errors = process.communicate(timeout=600)
         assert process.returncode == 0, errors
-    finished(["transcribe", table, tmp_path / "plain", *common])
+    finished([work, table, tmp_path / "plain", *common])
     rows = rows_of(out)
     assert [row["id"] for row in rows] == [f"rec-{i:04d}" for i in range(300)]
     assert rows == rows_of(tmp_path / "plain")
@@ -116,18 +141,6 @@ def test_a_model_that_is_not_there_is_said_once(make_corpus, tmp_path):
     assert "no_model" in errors.splitlines()[-1] and "Traceback" not in errors
 
 
-OWN_WORK = """
-from asr.audio import load
-
-class Length:
-    columns = {"id": "string", "seconds": "float64", "error": "string"}
-
-    def __init__(self, job, out):
-        pass
-
-    def __call__(self, rows):
-        return [{"id": row["id"], "seconds": len(load(row["path"])) / 16000, "error": None} for row in rows]
-"""
 PEAK = """
 import resource, sys
 from recipes.corpus.__main__ import main
@@ -142,17 +155,13 @@ def test_fifty_thousand_tiny_files_in_flat_driver_memory(make_tone, tmp_path):
 
     for number in range(10):
         save(tmp_path / f"{number}.wav", make_tone(440, 0.01 * (number + 1)))
-    (tmp_path / "own_work.py").write_text(OWN_WORK)
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}"}
     peaks = []
     for count in (5_000, 50_000):
         rows = "".join(f"row-{i}\t{i % 10}.wav\n" for i in range(count))
         (tmp_path / "table.tsv").write_text("id\tpath\n" + rows)
-        out = tmp_path / f"out{count}"
-        command = [sys.executable, "-c", PEAK, tmp_path / "table.tsv", out, *RAY, "part_seconds=3000"]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
+        command = [sys.executable, "-c", PEAK, tmp_path / "table.tsv", tmp_path / str(count), *RAY, "part_seconds=3000"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stderr
-        first, peak = done.stdout.splitlines()[0], done.stdout.splitlines()[-1]
-        assert first.startswith(f"{count} recordings")
-        peaks.append(float(peak))
-    assert peaks[1] - peaks[0] < 25, peaks  # MB; the rows as dicts would be 20 times their table, 25 MB and more
+        assert done.stdout.startswith(f"{count} recordings")
+        peaks.append(float(done.stdout.splitlines()[-1]))
+    assert peaks[1] - peaks[0] < 25, peaks  # MB
