@@ -98,8 +98,8 @@ class Server:
 
     @property
     def files(self) -> list[str]:
-        """What is in its temporary folder."""
-        return [str(path) for path in self.parent.glob("dspeech-serve-*/*")]
+        """What requests have in its temporary folder."""
+        return [str(path) for path in self.parent.glob("dspeech-serve-*/request-*")]
 
 
 def start_server(parent: Path, *options: str, key: str | None = KEY) -> Server:

@@ -19,13 +19,14 @@ from tests.asr.server.conftest import KEY, busy, encoded
 
 AUTH = {"Authorization": f"Bearer {KEY}"}
 FIELDS = {"model": "toy"}
+HTTP = httpx.Client(timeout=60, verify=False)  # one for all: reading certificates takes longer than a request
 
 
 @pytest.fixture
 def post(toy_server):
     def send(path="/v1/audio/transcriptions", **request):
         headers = AUTH | request.pop("headers", {})
-        return httpx.post(toy_server.url + path, headers=headers, timeout=60, **request)
+        return HTTP.post(toy_server.url + path, headers=headers, timeout=60, **request)
 
     return send
 
@@ -35,7 +36,7 @@ def unharmed(toy_server):
     """After each test the server works on nothing, keeps nothing and still answers."""
     yield
     for _ in range(100):
-        text = httpx.get(f"{toy_server.url}/metrics", headers=AUTH).text
+        text = HTTP.get(f"{toy_server.url}/metrics", headers=AUTH).text
         if "asr_requests_inside 0.0" in text and not toy_server.files:
             return
         time.sleep(0.2)
@@ -122,7 +123,7 @@ def test_requests_that_are_no_forms(post, toy_server):
     assert post(files={"file": ("a.wav", GOOD)}, headers={"Content-Encoding": "gzip"}).status_code == 415
     for method, path, status in (("GET", "/v1/audio/transcriptions", 405), ("GET", "/v1/../../etc/passwd", 404),
                                  ("POST", "/v1/nothing", 404)):
-        answer = httpx.request(method, toy_server.url + path, headers=AUTH)
+        answer = HTTP.request(method, toy_server.url + path, headers=AUTH)
         assert answer.status_code == status and answer.json()["error"]["message"]
 
 
@@ -178,10 +179,10 @@ def test_too_many_at_once_are_told_when_to_come_again(toy_server, post):
 def test_client_that_gives_up(toy_server, make_tone):
     with busy(toy_server.services.worker):
         with pytest.raises(httpx.TimeoutException):
-            httpx.post(f"{toy_server.url}/v1/audio/transcriptions", headers=AUTH, timeout=httpx.Timeout(30, read=0.5),
+            HTTP.post(f"{toy_server.url}/v1/audio/transcriptions", headers=AUTH, timeout=httpx.Timeout(30, read=0.5),
                        files={"file": ("tone.wav", encoded(make_tone(300, 2)))})
         for _ in range(100):  # its place is free again although the model has not come to it
-            text = httpx.get(f"{toy_server.url}/metrics", headers=AUTH).text
+            text = HTTP.get(f"{toy_server.url}/metrics", headers=AUTH).text
             if "asr_requests_inside 0.0" in text:
                 break
             time.sleep(0.05)
