@@ -1,6 +1,7 @@
 """The rules of the house: imports have no circles and point one way, and what is there is short (CONTRIBUTING.md)."""
 
 import ast
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -18,6 +19,7 @@ BELOW = {
     "dlm": ("asr", "asr.audio", "asr.console", "enhance"),
     "recipes": PACKAGES + ("asr.audio", "asr.console", "enhance.networks", "enhance.l3se"),
 }
+HEAVY = {"torch", "torchaudio", "transformers", "librosa", "scipy"}
 # Rooms of asr from the ground up: each may import those before it, and what is in none of them may import all.
 FLOORS = (
     ("asr.audio", "asr.text", "asr.output", "asr.hub", "asr.eight_bits", "asr.compat"),
@@ -79,6 +81,35 @@ def is_program(name: str) -> bool:
     return any(isinstance(node, ast.If) and "__main__" in ast.unparse(node.test) for node in modules()[name].body)
 
 
+def first_imports(name: str) -> Iterator[str]:
+    """What a module imports while it is imported itself."""
+    waiting = list(modules()[name].body)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" not in ast.unparse(node.test):
+            waiting += node.body + node.orelse
+        elif isinstance(node, ast.Try | ast.With):
+            waiting += node.body
+
+
+def heavy_imports(name: str) -> set[str]:
+    """Libraries that take seconds to load and that a module loads before anything of it runs."""
+    seen, waiting, found = set(), [name], set()
+    while waiting:
+        module = waiting.pop()
+        if module in seen:
+            continue
+        seen.add(module)
+        names = set(first_imports(module)) | {module.rpartition(".")[0]}  # a module's package comes first
+        found |= {other.split(".")[0] for other in names} & HEAVY
+        waiting += [other for other in names if other in modules()]
+    return found
+
+
 def upward(name: str) -> list[str]:
     """Imports of a module that go against the order of the packages or of the rooms of asr."""
     home, wrong = longest_match(name, BELOW), []
@@ -114,6 +145,14 @@ def test_imports_have_no_circle():
 
 def test_imports_point_down():
     assert [arrow for name in modules() if not is_program(name) for arrow in upward(name)] == []
+
+
+def test_help_does_not_wait_for_torch():
+    """What programs and packages import before they know what is asked of them."""
+    programs = [name for name in modules() if is_program(name)]
+    waiting = {name: heavy_imports(name) for name in ("asr", "enhance", "dlm", "recipes", *programs)}
+    assert {name: heavy for name, heavy in waiting.items() if heavy} == {}
+    assert "torch" in heavy_imports("asr.recogniser")
 
 
 def test_circles_and_arrows_are_seen(monkeypatch):

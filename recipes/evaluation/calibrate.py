@@ -1,17 +1,8 @@
-"""Fit word confidences to how often words are right, and say how well that holds for other speakers.
-
-    python -m recipes.calibrate DEV_TABLE --model outputs/ctc_compact/model
-    python -m recipes.calibrate DEV_TABLE --decoders dllm ar speculative
-
-Half of the speakers fit a slope and an offset (Platt 1999), the other half measure the calibration error; then all
-of them fit what is written into the model's config.json.
-"""
+"""How far word confidences are from how often words are right, and the fit that mends them."""
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from pathlib import Path
 
 import jiwer
@@ -19,8 +10,8 @@ import torch
 
 from asr.audio.io import atomic_path
 from asr.ctc.timing import calibration_error, fit_calibration
-from asr.loading import load_recogniser, shipped
-from asr.recogniser import DECODERS, DecodeOptions
+from asr.loading import load_recogniser
+from asr.recogniser import DecodeOptions
 from recipes.data.corpora import Recording, read_table
 
 Scores = dict[str, list[tuple[float, bool]]]  # by speaker: raw confidence of a word and whether it is right
@@ -68,29 +59,21 @@ def calibrate(scores: Scores) -> tuple[tuple[float, float], dict[str, float]]:
     return fit_calibration(*tensors(scores, speakers)), errors
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m recipes.calibrate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("table", help="held-out recordings with columns id, path, speaker, text")
-    parser.add_argument("--model", type=Path, default=shipped(None), help="model folder (default: the one that ships)")
-    parser.add_argument("--decoders", nargs="+", choices=DECODERS, default=["greedy", "beam"])
-    args = parser.parse_args(argv)
+def calibrate_model(table: str, model: Path, decoders: list[str]) -> None:
+    """Fit each decoder's confidences on a table and write them into the model's config.json.
 
-    recogniser, recordings = load_recogniser(args.model, "cpu"), read_table(args.table)
+    Raises:
+        ValueError: the model has no such decoder.
+    """
+    recogniser, recordings = load_recogniser(model, "cpu"), read_table(table)
     recogniser.calibration = {}
-    config = json.loads((args.model / "config.json").read_text())
+    config = json.loads((model / "config.json").read_text())
     config.setdefault("calibration", {})
-    for decoder in args.decoders:
+    for decoder in decoders:
         config["calibration"][decoder], errors = calibrate(raw_scores(recogniser, recordings, decoder))
         print(
             f"{decoder}: expected calibration error on unseen speakers {errors['calibrated']:.3f} "
             f"(before {errors['raw']:.3f}, {errors['words']} words)"
         )
-    with atomic_path(args.model / "config.json") as partial:
+    with atomic_path(model / "config.json") as partial:
         partial.write_text(json.dumps(config, indent=2) + "\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -8,8 +8,8 @@ import pytest
 
 import asr
 from asr.ctc.model import COMPACT
-from recipes import benchmark, evaluate
-from recipes.evaluation import calibrate, tune_beam
+from recipes import benchmark, calibrate, evaluate, tune_beam
+from recipes.evaluation.calibrate import right_words
 
 SAMPLE = Path(asr.__file__).parent / "sample.flac"
 TEXT = "the young men and women were determined to secure an education at any cost"
@@ -74,8 +74,8 @@ def test_calibration_is_written_for_every_decoder(table, model, capsys):
 
 
 def test_right_words():
-    assert calibrate.right_words("the cat sat down", "the bat sat") == [True, False, True]
-    assert calibrate.right_words("the cat", "") == []
+    assert right_words("the cat sat down", "the bat sat") == [True, False, True]
+    assert right_words("the cat", "") == []
 
 
 def test_unknown_benchmark(capsys):

@@ -99,7 +99,7 @@ def test_filter_and_benchmark(stores, tiny_ctc_model, tiny_denoiser, tmp_path, c
 
 
 def test_operating_point_keeps_the_errors_rare():
-    from recipes.train_filter import operating_point
+    from recipes.training.commit_filter import operating_point
 
     scores = torch.linspace(0, 1, 101)
     threshold, share = operating_point(scores, scores > 0.5, error=0.0)
