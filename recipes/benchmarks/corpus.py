@@ -9,7 +9,6 @@ since two workers cannot be twice as fast beside other work; repeats are in turn
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
@@ -17,6 +16,8 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from recipes.evaluation.side_by_side import make_parser, table, write_json
 
 WAYS = {"plain": [], "ray 1": ["address=local", "workers=1"], "ray 2": ["address=local", "workers=2"]}
 
@@ -49,11 +50,7 @@ def measure(table: Path, out: Path, work: str, options: list[str]) -> dict:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m recipes.benchmark corpus",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = make_parser("corpus", __doc__)
     parser.add_argument("table", type=Path, help="recordings (.tsv with id, path, text)")
     parser.add_argument("--minutes", type=float, default=30.0, help="of speech")
     parser.add_argument("--work", default="transcribe", help="work of recipes.corpus")
@@ -63,15 +60,15 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     runs: dict[str, list[dict]] = {name: [] for name in WAYS}
     with tempfile.TemporaryDirectory() as folder:
-        table = shortened(args.table, args.minutes, Path(folder))
+        recordings = shortened(args.table, args.minutes, Path(folder))
         for repeat in range(args.repeats):
             for name, how in WAYS.items():
                 out = Path(folder, f"{name}-{repeat}".replace(" ", ""))
-                runs[name].append(measure(table, out, args.work, ["part_seconds=60", *args.options, *how]))
+                runs[name].append(measure(recordings, out, args.work, ["part_seconds=60", *args.options, *how]))
                 print(f"{name}: {json.dumps(runs[name][-1])}", file=sys.stderr)
     print_table(runs)
     if args.out:
-        args.out.write_text(json.dumps(runs, indent=1) + "\n", encoding="utf-8")
+        write_json(args.out, runs)
     return 0
 
 
@@ -79,12 +76,12 @@ def print_table(runs: dict[str, list[dict]]) -> None:
     def median(way: str, field: str) -> float:
         return statistics.median(run[field] for run in runs[way])
 
-    print("way     start s  whole s  steady x real time  load before")
+    fields = ("start_seconds", "wall_seconds", "steady_times_real_time")
+    rows = []
     for way in runs:
-        steady, loads = median(way, "steady_times_real_time"), [round(run["load"], 1) for run in runs[way]]
-        print(
-            f"{way:7} {median(way, 'start_seconds'):7.1f} {median(way, 'wall_seconds'):8.1f} {steady:18.1f}   {loads}"
-        )
+        loads = " ".join(f"{run['load']:.1f}" for run in runs[way])
+        rows.append([way, *(f"{median(way, field):.1f}" for field in fields), loads])
+    print(table(("way", "start s", "whole s", "steady x real time", "load before"), rows))
     plain, one, two = ({f: median(way, f) for f in ("wall_seconds", "steady_times_real_time")} for way in runs)
     for field, better, name in (("steady_times_real_time", 1, "after the start"), ("wall_seconds", -1, "as a whole")):
         overhead = (plain[field] / one[field]) ** better - 1

@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 
+from recipes.evaluation.side_by_side import make_parser, table
+
 CLIP_SECONDS = (1.0, 30.0)
 MEMORY_EVERY = 5.0  # seconds
 
@@ -43,16 +45,16 @@ class Tally:
     memory: list[float] = field(default_factory=list)  # MB over time
     wall: float = 0.0
 
-    def row(self, name: str) -> str:
+    def row(self, name: str) -> list[str]:
         ordered = sorted(self.latencies)
         middle, tail = (ordered[int(q * (len(ordered) - 1))] if ordered else 0.0 for q in (0.5, 0.95))
-        return (f"| {name} | {len(ordered)} | {self.audio / max(self.wall, 1e-9):.1f} | {middle:.2f} | {tail:.2f} | "
-                f"{self.refused} | {len(self.errors)} | {len(self.foreign)} |")
+        speed, times = f"{self.audio / max(self.wall, 1e-9):.1f}", [f"{middle:.2f}", f"{tail:.2f}"]
+        counts = [str(self.refused), str(len(self.errors)), str(len(self.foreign))]
+        return [name, str(len(ordered)), speed, *times, *counts]
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m recipes.benchmark server", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser("server", __doc__)
     parser.add_argument("audio", nargs="+", type=Path, help="recordings to cut clips from")
     parser.add_argument("--url", default="http://127.0.0.1:8000", help="(default: %(default)s)")
     parser.add_argument("--key", default="", help="API key of the server")
@@ -64,9 +66,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     clips = cut(args.audio, args.clips, random.Random(args.seed))
     alone, together = asyncio.run(_measure(clips, args))
-    print("| clients | answers | audio s per s | median s | p95 s | 429 | errors | foreign texts |")
-    print("|---|---|---|---|---|---|---|---|")
-    print(alone.row("1"), together.row(str(args.clients)), sep="\n")
+    heads = ("clients", "answers", "audio s per s", "median s", "p95 s", "429", "errors", "foreign texts")
+    print(table(heads, [alone.row("1"), together.row(str(args.clients))]))
     if together.memory:
         tenth = max(1, len(together.memory) // 10)
         first, last = (sum(part) / tenth for part in (together.memory[:tenth], together.memory[-tenth:]))

@@ -25,6 +25,6 @@ def test_many_clients(toy_server, tones, capsys):
     options = ["--url", toy_server.url, "--clients", "16", "--seconds", "1", "--clips", "6", "--pid", str(os.getpid())]
     assert main([tones, *options, "--key", KEY]) == 0
     rows = capsys.readouterr().out.splitlines()
-    assert rows[2].startswith("| 1 | 6 |") and rows[3].startswith("| 16 | ") and rows[-1].startswith("memory: ")
+    assert rows[1].split()[:2] == ["1", "6"] and rows[2].split()[0] == "16" and rows[-1].startswith("memory: ")
     assert main([tones, *options, "--key", "wrong"]) == 1
     assert "401" in capsys.readouterr().err
