@@ -55,6 +55,9 @@ class Aligner:
         hop = self.recogniser.hop_seconds * FRAMES_PER_SECOND
         tokens = iter(found)
         placed = [[next(tokens) for _ in word] for word in spelt]
+        for word, pieces in zip(placed, spelt, strict=True):
+            if len(pieces) > 1 and not self.units.decode(pieces[:1]):  # a bare word mark may stand in the pause before
+                del word[0]
         limit, spans = len(wave) // FRAME_HOP, []
         for word in reversed(placed):  # a word sounds on after its last token, until the next begins
             spans.append(None)
