@@ -180,6 +180,30 @@ def _ogg_page(view: View, at: int) -> tuple[int, int, bool] | None:
     return at, 27 + header[26] + sum(header[27 : 27 + header[26]]), bool(header[5] & 2)
 
 
+def ogg_granules(view: View) -> tuple[int, int] | None:
+    """Positions, in samples of the codec, at the end of the first page with sound and of the last page.
+
+    The first is 0 where no page follows the headers. None: there are several streams, each with its own clock.
+    """
+    first, last, at, streams = 0, 0, 0, 0
+    while not first and (page := _ogg_page(view, at)) is not None and page[0] == at:
+        first = max(0, _granule(view, at))  # 0: headers
+        streams += page[2]
+        at += page[1]
+    if streams != 1:
+        return None
+    at = max(0, view.size - (1 << 16))
+    while (page := _ogg_page(view, at)) is not None:
+        last = max(last, _granule(view, page[0]))
+        at = page[0] + page[1]
+    return first, last
+
+
+def _granule(view: View, at: int) -> int:
+    view.seek(at + 6)
+    return int.from_bytes(view.read(8), "little", signed=True)
+
+
 def ends_with_whole_page(view: View) -> bool:
     """Whether nothing is cut off the last page of an Ogg (RFC 3533, section 6)."""
     at = max(0, view.size - (1 << 16))  # the largest page is shorter

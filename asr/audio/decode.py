@@ -25,6 +25,7 @@ from asr.audio.timeline import ROUNDING, Frame, Timeline
 BLOCK_SECONDS = 4.0
 TOLERANCE = 0.2  # seconds by which a header's length may differ from what there is
 LATE = 60.0  # seconds behind the promised end from where on a time stamp is taken for damage
+LONGEST_END = 86_400.0  # seconds; a header that promises more is damaged itself
 WORTH_A_REMARK = 1.0  # seconds of silence that nothing accounts for
 
 
@@ -135,7 +136,7 @@ class Reader:
             self._lose(end, start + (end - start) / part.share)
         elif part.is_complete:
             return
-        elif promised is not None and promised > max(end, start + part.reached) + tolerance:
+        elif promised is not None and max(end, start + part.reached) + tolerance < promised < end + LONGEST_END:
             self._lose(end, promised)
         elif part.ends_damaged and (promised is None or abs(end - promised) > TOLERANCE):
             self._lose(end, None)

@@ -16,6 +16,7 @@ from asr.audio.containers import (
     id3_bytes,
     mp3_seconds,
     mpeg_frame_bytes,
+    ogg_granules,
 )
 
 # Streams without times: the time of a packet is what was before it, so lost bytes would make all after them early.
@@ -33,6 +34,7 @@ LONGEST_PACKET = {"mp3float": 2881, "mp3": 2881, "mp2": 2881, "aac": 8191, "ac3"
 TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICS", b"3DI")  # what may stand between or behind the packets of MP3
 CHECKED = frozenset({"flac", "wavpack", "tta", "ape"})  # codecs with checksums that encoders get right
 SUSPECT = 10  # frames
+MANY_PLANES = 8
 RETRIES = 8  # after errors of a container
 CLOSED = {"protocol_whitelist": "none"}  # a playlist or a reference must not open other files
 
@@ -79,10 +81,12 @@ class Part:
         self.tracks = [_described(stream) for stream in streams]
         self.number = list(streams).index(self.stream) + 1
         self.codec = self.stream.codec_context.name
+        self.channels = self.stream.codec_context.layout.nb_channels
         self.format = self.container.format.name.split(",")[0]
         self.timed = self.format not in UNTIMED and not (self.format == "wav" and self.codec.startswith("mp3"))
         if self.codec in CHECKED:
             self.stream.codec_context.options = {"err_detect": "crccheck+bitstream+buffer+explode"}
+        self.pages = self._ogg_pages() if self.format == "ogg" else None
         self.origin = self._origin()
         self.promised = self._promised()
         self.reached, self.ends_damaged, self.skipped = 0.0, False, False
@@ -98,15 +102,24 @@ class Part:
         if self.view.patches:  # read to the end of the file, wherever that falls in a packet
             self.ends_damaged = False
         ends_whole = {"ogg": ends_with_whole_page, "mpegts": ends_with_whole_ts_packet}.get(self.format)
-        self.ends_damaged |= ends_whole is not None and not ends_whole(self.view.again())
+        if ends_whole and not ends_whole(self.view.again()):
+            self.ends_damaged, self.promised = True, None  # nobody knows how much followed
 
     @property
     def is_complete(self) -> bool:
         """Whether every packet that the index names is there; a header may promise more than was recorded."""
         return self.format == "mov" and 0 < self.stream.frames <= self.count and not self.ends_damaged
 
+    def _ogg_pages(self) -> tuple[float, float] | None:
+        """When the first and the last page end, by the clock of the stream in seconds."""
+        rate = 48_000 if self.codec == "opus" else self.stream.codec_context.sample_rate
+        granules = ogg_granules(self.view.again())
+        return granules and (granules[0] / rate, granules[1] / rate)
+
     def _origin(self) -> float:
         start = (self.container.start_time or 0) / av.time_base
+        if self.pages and self.pages[0] <= start < LATEST_START:
+            return 0.0  # it starts late because its first page is damaged, not because it is part of a longer stream
         return 0.0 if self.format in ZERO_BASED and 0 <= start < LATEST_START else start
 
     def _promised(self) -> float | None:
@@ -115,6 +128,8 @@ class Part:
             told = mp3_seconds(self.view.again()) if self.format == "mp3" else None
             # FFmpeg knows the samples that the encoder added, but guesses where a header does not fit the file.
             return told and min(told, float((stream.duration or 0) * stream.time_base) or told)
+        if self.format == "ogg":
+            return self.pages and self.pages[1] - self.origin
         if self.format == "asf":
             return asf_seconds(self.view.again())
         if self.format not in TELLING:
@@ -128,7 +143,7 @@ class Part:
     def _timed_frames(self) -> Iterator[Decoded]:
         suspicion = 0  # frames for which a gap is still put down to the last sign of damage
         for packet in self._packets():
-            frames = _decoded(packet)
+            frames = self._decoded(packet)
             if packet.size:  # the last is empty and brings what the decoder still holds
                 self.ends_damaged = packet.is_corrupt or frames is None
                 if self.ends_damaged or self.skipped:
@@ -150,7 +165,7 @@ class Part:
         """Frames, and how many bytes before each are none."""
         junk, longest, started = 0, LONGEST_PACKET.get(self.codec, 1 << 30), False
         for packet in self._packets():
-            frames = _decoded(packet)
+            frames = self._decoded(packet)
             if packet.size:
                 cut = packet.size < mpeg_frame_bytes(bytes(packet)[:4])
                 self.ends_damaged = packet.is_corrupt or cut or frames is None and _has_sync(packet)
@@ -174,6 +189,15 @@ class Part:
         if self.promised is not None and not again.ends_damaged:
             lost = self.promised - played
         return iter([max(0.0, lost) * junk / sum(holes) for junk in holes])
+
+    def _decoded(self, packet: av.Packet) -> list[av.AudioFrame] | None:
+        """The frames of a packet; None where the decoder refuses it, or finds a crowd of channels in noise."""
+        try:
+            frames = [frame for frame in packet.decode() if frame.samples]
+        except av.FFmpegError:
+            return None
+        crowded = any(frame.layout.nb_channels >= max(MANY_PLANES, self.channels + 1) for frame in frames)
+        return None if crowded else frames
 
     def _packets(self) -> Iterator[av.Packet]:
         """The packets of the track; notes where those of the others end, and bytes between packets."""
@@ -200,14 +224,6 @@ class Part:
             elif packet.pts is not None and packet.size:
                 last = float((packet.pts + (packet.duration or 0)) * packet.time_base) - self.origin
                 self.reached = max(self.reached, last)
-
-
-def _decoded(packet: av.Packet) -> list[av.AudioFrame] | None:
-    """The frames of a packet; None where the decoder refuses it."""
-    try:
-        return [frame for frame in packet.decode() if frame.samples]
-    except av.FFmpegError:
-        return None
 
 
 def _has_sync(packet: av.Packet) -> bool:

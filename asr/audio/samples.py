@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+import av
 import numpy as np
 import soxr
 
 from asr.audio.errors import AudioError
-from asr.audio.packets import Decoded
+from asr.audio.packets import MANY_PLANES, Decoded
 from asr.audio.report import Report
 
 CANCELLED = 0.01  # of the power of a channel: a mix below has its channels against each other
@@ -22,10 +23,13 @@ class Conform:
     def __init__(self, rate: int, channels: int):
         self.rate, self.channels = rate, channels
         self.resampler, self.resampled_rate = None, rate
+        self.interleaver: av.AudioResampler | None = None
 
     def __call__(self, decoded: Decoded) -> tuple[np.ndarray, float | None]:
         """Samples and their time; None where resampling has moved them a little."""
         frame = decoded.frame
+        if frame.format.is_planar and frame.layout.nb_channels >= MANY_PLANES:
+            frame = self._interleaved(frame)
         samples = self._with_channels(as_float(frame))
         if frame.sample_rate == self.rate:
             return samples, decoded.time
@@ -33,6 +37,12 @@ class Conform:
             self.resampled_rate = frame.sample_rate
             self.resampler = soxr.ResampleStream(frame.sample_rate, self.rate, self.channels, dtype="float32")
         return self.resampler.resample_chunk(np.ascontiguousarray(samples)), None
+
+    def _interleaved(self, frame: av.AudioFrame) -> av.AudioFrame:
+        """All channels in one plane: PyAV (18) reads memory that is not the frame's where there are many planes."""
+        if self.interleaver is None:
+            self.interleaver = av.AudioResampler(frame.format.packed, frame.layout, frame.sample_rate)
+        return self.interleaver.resample(frame)[0]
 
     def _with_channels(self, samples: np.ndarray) -> np.ndarray:
         if samples.shape[1] == self.channels:

@@ -21,6 +21,7 @@ FORMATS = {
     "tta": ("tta", "tta", RATE), "aiff": ("aiff", "pcm_s16be", RATE), "caf": ("caf", "pcm_s16le", RATE),
     "3gp": ("3gp", "aac", RATE), "flv": ("flv", "aac", RATE),
 }
+LAYOUTS = {1: "mono", 2: "stereo", 8: "7.1"}
 
 
 def scale(seconds: int) -> np.ndarray:
@@ -59,7 +60,7 @@ def encoded(wave: np.ndarray, suffix: str, times: tuple[float, ...] = (0.0,), **
 
 
 def muxed(tracks: list[tuple[np.ndarray, tuple[float, ...]]], suffix: str, **options: str) -> bytes:
-    """Several tracks as one file; a wave may be [samples] or [samples, 2]."""
+    """Several tracks as one file; a wave may be [samples] or [samples, 2 or 8]."""
     container, codec, rate = FORMATS[suffix]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "made"
@@ -67,7 +68,7 @@ def muxed(tracks: list[tuple[np.ndarray, tuple[float, ...]]], suffix: str, **opt
             streams = []
             for wave, times in tracks:
                 stream = output.add_stream(codec, rate=rate)
-                stream.layout = "mono" if wave.ndim == 1 else "stereo"
+                stream.layout = LAYOUTS[1 if wave.ndim == 1 else wave.shape[1]]
                 stream.bit_rate = 64_000
                 streams.append((stream, wave, times))
             for stream, wave, times in streams:

@@ -66,6 +66,27 @@ def test_all_links_of_a_chained_ogg(suffix):
     assert misplaced(wave[4 * RATE :])[0] >= 11
 
 
+@pytest.mark.parametrize("suffix", ["ogg", "opus"])
+def test_a_damaged_start_of_an_ogg_keeps_the_times_of_the_rest(suffix):
+    data = bytearray(encoded(scale(12), suffix))
+    first = [i for i in range(len(data)) if data[i : i + 4] == b"OggS"][2]
+    data[first : first + len(data) // 4] = bytes(len(data) // 4)
+    report = Report()
+    windows, worst = misplaced(load(bytes(data), report=report))
+    assert report.missing[0].start == 0 and report.missing[0].end > 1
+    assert windows > 20 and worst <= 0.3
+
+
+@pytest.mark.parametrize("suffix", ["m4a", "opus"])
+def test_many_channels(suffix):
+    """Decoders hand them over in a plane each, which PyAV 18 cannot count."""
+    wave = tone(2)
+    data = muxed([(np.stack([wave] * 8, axis=1), (0.0,))], suffix)
+    heard = load(data)
+    assert len(heard) / RATE == pytest.approx(2, abs=0.1)
+    assert np.sqrt(np.mean(heard[4000:-4000] ** 2)) > 0.1
+
+
 def test_links_of_other_rates_and_channels():
     other = io.BytesIO()
     stereo = np.stack([tone(2, 500), tone(2, 500)], axis=1)
