@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from asr.ar.rescoring import ctc_scores
 from asr.ctc.beam import BeamOptions
 from asr.decoders import DECODERS, twin_decoder
 from asr.dllm.canvas import ctc_draft
@@ -65,10 +66,12 @@ class HybridBranch:
 
 @dataclass
 class Guarded:
-    """A decoder whose text gives way to the CTC draft where CTC does not support it.
+    """A decoder whose text is cut where CTC does not support it.
 
-    A decoder invents text on noise and repeats itself where it loses the speech; CTC, which does not know what it wrote
-    before, does neither. Its draft says about how many words there are.
+    A decoder invents text on noise and repeats itself where it loses the speech or where a recording breaks off; CTC,
+    which does not know what it wrote before, does neither. Its draft says about how many words there are. A text of
+    far more is cut to the beginning that CTC finds the most probable; where there is no draft, nothing was said; and
+    where the text has far fewer words, the draft takes its place.
     """
 
     decoder: TextDecoder
@@ -83,11 +86,24 @@ class Guarded:
         for i, frames in enumerate(heard.posteriors):
             draft = ctc_draft(frames)
             said = len(self.units.decode(draft.tokens).split())
-            wrote = len(self.vocabulary.decode(written.tokens[i]).split())
-            if not said or not 0.5 * said - 3 <= wrote <= 1.5 * said + 3:
+            if not said or self._words(written.tokens[i]) < 0.5 * said - 3:
                 draft = self.vocabulary.translate(draft, self.units)
                 written.tokens[i], written.confidences[i] = draft.tokens, draft.confidences
+            elif self._words(written.tokens[i]) > 1.25 * said + 1:
+                kept = self._supported(written.tokens[i], frames, round(1.5 * said + 3))
+                written.tokens[i], written.confidences[i] = written.tokens[i][:kept], written.confidences[i][:kept]
         return written
+
+    def _words(self, tokens: list[int]) -> int:
+        return len(self.vocabulary.decode(tokens).split())
+
+    def _supported(self, tokens: list[int], frames: Tensor, most: int) -> int:
+        """How many tokens make the beginning of at most so many words that CTC finds the most probable."""
+        ends = [i for i, token in enumerate(tokens) if i and self.vocabulary.starts_word(token)][:most]
+        ends = [*ends, len(tokens)][:most]
+        texts = [self.vocabulary.decode(tokens[:end]) for end in ends]
+        scores = ctc_scores(frames, [self.units.encode(text) for text in texts], self.units.blank_id)
+        return ends[int(scores.argmax())]
 
 
 def hybrid_recogniser(name: str | Path, device: str = "cpu", compute_type: str = "auto") -> SpeechRecogniser:

@@ -18,6 +18,7 @@ from asr.audio.segment import Segmenter, SegmentStream, SpeechSegment
 from asr.output.transcript import Segment, Word
 
 STEP = 0.5  # seconds between two recognitions of what is being said
+MARGIN = 0.3  # seconds before the end of what was heard: words there may be cut off, and are not settled yet
 LONGEST = 15.0  # seconds of a segment, so that hearing it again stays cheap
 
 Recognise = Callable[[list[SpeechSegment]], list[Segment]]  # a batch, as `asr.Transcriber.recognise` takes it
@@ -131,7 +132,7 @@ class LiveTranscriber:
         heard = self.recognise([speech])[0]
         before = [word.text for word in state.settled + state.pending], len(state.settled)
         new = _beyond(state.settled, _words(heard))
-        agreed = _agreeing(new, state.pending)
+        agreed = _agreeing([word for word in new if word.end <= speech.end - MARGIN], state.pending)
         state.settled, state.pending = state.settled + new[:agreed], new[agreed:]
         words = state.settled + state.pending
         if ([word.text for word in words], len(state.settled)) == before:

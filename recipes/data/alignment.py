@@ -33,7 +33,7 @@ class Aligner:
     def __init__(self, name: str):
         from asr.loading import load_recogniser
 
-        self.recogniser = load_recogniser(None if name == "compact" else name, "cpu")
+        self.recogniser = load_recogniser(name, "cpu")
         units = getattr(self.recogniser, "tokenizer", None)
         if not isinstance(units, Tokenizer):
             raise ValueError(f"{name} has a vocabulary of its own: words are aligned by a CTC recogniser of ours")

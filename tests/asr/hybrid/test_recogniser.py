@@ -65,7 +65,12 @@ def test_text_that_ctc_does_not_support_gives_way_to_the_draft(recogniser):
     assert guarded(recogniser, "The cat sat on the mat.", blank.log_softmax(-1)) == ""
     said = certain(recogniser, "The cat sat on a mat.")
     assert guarded(recogniser, "The cat sat on the mat.", said) == "The cat sat on the mat."
-    assert guarded(recogniser, "The cat " * 12, said) == "The cat sat on a mat."
+    assert guarded(recogniser, "The", certain(recogniser, "The cat sat on the mat. " * 3)).startswith("The cat sat on")
+
+
+def test_a_text_that_repeats_itself_is_cut_where_the_speech_ends(recogniser):
+    said = certain(recogniser, "The cat sat on the mat.")
+    assert guarded(recogniser, "The cat sat on the mat. " * 8, said) == "The cat sat on the mat."
 
 
 def test_speculation_writes_what_the_decoder_writes(recogniser):
