@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from asr.ar.rescoring import ctc_scores
+from asr.audio.features import FRAME_HOP
 from asr.ctc.beam import BeamOptions
 from asr.decoders import DECODERS, twin_decoder
 from asr.dllm.canvas import ctc_draft
@@ -28,24 +29,47 @@ OWN = ("ar", "speculative", "rescored")
 class HybridEncoder:
     """Features and encoder of a `HybridModel`; a batch is heard one by one on a CPU, at once on a GPU.
 
-    One by one an utterance stays in the processor's cache and nothing is padding.
+    One by one an utterance stays in the processor's cache and nothing is padding. What is longer than the encoder
+    takes is heard in pieces, cut where it is quiet.
     """
 
     sampling_rate = 16_000
 
     def __init__(self, model: HybridModel, device: str):
         self.model, self.device = model, device
+        self.longest = model.encoder.sizes.longest * 2 * FRAME_HOP  # samples
 
     def __call__(self, waves: list[np.ndarray]) -> Encoded:
-        tensors = [torch.from_numpy(np.ascontiguousarray(wave)) for wave in waves]
-        groups = [[wave] for wave in tensors] if torch.device(self.device).type == "cpu" else [tensors]
-        rows: list[list[Tensor]] = []  # of each utterance its states
+        pieces = [cut_at_quiet(wave, self.longest) for wave in waves]
+        heard = iter(self._hear([torch.from_numpy(np.ascontiguousarray(p)) for parts in pieces for p in parts]))
+        rows = []  # of each utterance its states
+        for parts in pieces:
+            layers = zip(*(next(heard) for _ in parts), strict=True)
+            rows.append([torch.cat(layer) for layer in layers])
+        states = [pad_sequence(list(layer), batch_first=True) for layer in zip(*rows, strict=True)]
+        return Encoded(states[-1], torch.tensor([len(row[-1]) for row in rows], device=self.device), states)
+
+    def _hear(self, waves: list[Tensor]) -> list[list[Tensor]]:
+        """The states [frames, width] of each wave."""
+        groups = [[wave] for wave in waves] if torch.device(self.device).type == "cpu" else [waves]
+        rows: list[list[Tensor]] = []
         for group in groups:
             features, lengths = (part.to(self.device) for part in self.model.features(group))
             states, frames = self.model.encoder(features, lengths)
             rows += [[state[i, :n] for state in states] for i, n in enumerate(frames.tolist())]
-        states = [pad_sequence(list(layer), batch_first=True) for layer in zip(*rows, strict=True)]
-        return Encoded(states[-1], torch.tensor([len(row[-1]) for row in rows], device=self.device), states)
+        return rows
+
+
+def cut_at_quiet(wave: np.ndarray, longest: int, frame: int = 320) -> list[np.ndarray]:
+    """Pieces of at most `longest` samples, cut in the quietest frame of the last third of each."""
+    pieces = []
+    while len(wave) > longest:
+        first = longest * 2 // 3 // frame * frame
+        power = np.square(wave[first : longest // frame * frame]).reshape(-1, frame).mean(1)
+        cut = first + int(power.argmin()) * frame + frame // 2
+        pieces.append(wave[:cut])
+        wave = wave[cut:]
+    return [*pieces, wave]
 
 
 class HybridBranch:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from asr.hybrid.recogniser import Guarded, HybridEncoder, hybrid_recogniser
+from asr.hybrid.recogniser import Guarded, HybridEncoder, cut_at_quiet, hybrid_recogniser
 from asr.loading import load_recogniser
 from asr.parts import Decoded, Listened
 from asr.recogniser import DecodeOptions
@@ -94,6 +94,18 @@ def test_shorter_numbers_hear_nearly_the_same(hybrid_folder, compute_type):
     exact = hybrid_recogniser(hybrid_folder, compute_type="float32").listen([noise(1.0)]).posteriors[0]
     rounded = hybrid_recogniser(hybrid_folder, compute_type=compute_type).listen([noise(1.0)]).posteriors[0]
     assert (exact.exp() - rounded.exp()).abs().max() < 0.05
+
+
+def test_what_is_longer_than_the_encoder_takes_is_cut_where_it_is_quiet(recogniser):
+    longest = recogniser.encoder.longest
+    wave = noise(2.5 * longest / 16_000)
+    quiet = int(0.9 * longest)
+    wave[quiet - 400 : quiet + 400] = 0
+    pieces = cut_at_quiet(wave, longest)
+    assert sum(map(len, pieces)) == len(wave) and max(map(len, pieces)) <= longest
+    assert abs(len(pieces[0]) - quiet) < 400
+    encoded = recogniser.encoder([wave, noise(1)])
+    assert abs(int(encoded.lengths[0]) - len(wave) / 320) <= len(pieces)
 
 
 def test_an_unknown_compute_type_is_named(hybrid_folder):
