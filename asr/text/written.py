@@ -15,10 +15,11 @@ from functools import cached_property, lru_cache
 
 from rapidfuzz.distance import Levenshtein
 
-PIECE = re.compile(r"[$£€]?\d[\d.,:]*\d%?|[$£€]?\d%?|[^\W_]+(?:[.'’][^\W_]+)*", re.UNICODE)
+PIECE = re.compile(r"[$£€]?\d+(?:[.,:]\d+)*(?:%|[^\W\d_]+)?|[^\W_]+(?:[.'’][^\W_]+)*")
 TITLES = {"mr", "mrs", "ms", "dr", "st", "jr", "sr", "prof", "capt", "col", "gen", "lieut", "lt", "sgt", "rev", "hon"}
 ENDS = ".?!…"
 I_WORDS = {"i", "i'm", "i'll", "i've", "i'd"}
+POOR = 0.4  # share of words heard wrongly from which on marks need both their neighbours heard rightly
 NUMBER_WORDS = 8  # words of the reference that may be one number of the text
 Stretch = tuple[int, int, int, int]  # first, last, start, stop: words [first:last] are the pieces [start:stop]
 
@@ -76,7 +77,8 @@ def carry_over(reference: str, recognised: str) -> str:
         return ""
     _mend_gaps(words, written)
     _mend_case(words, written)
-    return (before if words[0].place == 0 else "") + "".join(word.text + word.gap for word in words).strip()
+    text = (before if words[0].place == 0 else "") + "".join(word.text + word.gap for word in words)
+    return without_odd_quotes(text).strip()
 
 
 def cut(references: list[str], recognised: str) -> list[str]:
@@ -96,6 +98,12 @@ def cut(references: list[str], recognised: str) -> list[str]:
             current = owner[last - 1]
         shares[current] += written[start:stop]  # what has no reference stays with what it followed
     return ["".join(piece.written + piece.gap for piece in share).strip(" -—") for share in shares]
+
+
+def without_odd_quotes(text: str) -> str:
+    """A text without its double quotes where one of them has no partner."""
+    odd = text.count('"') % 2 or text.count("“") != text.count("”")
+    return re.sub(r'["“”]', "", text) if odd else text
 
 
 # -- alignment ---------------------------------------------------------------------------------------------
@@ -193,6 +201,7 @@ class _Word:
     text: str
     gap: str
     place: int | None  # of its piece in the recognised text; None: only the reference has it
+    heard: bool = False  # rightly, so the piece is the word
 
 
 def _carried(said: list[str], written: list[Piece]) -> list[_Word]:
@@ -207,18 +216,23 @@ def _carried(said: list[str], written: list[Piece]) -> list[_Word]:
         else:
             piece, ours = written[start], " ".join(map(plain, said[first:last]))
             own = piece.plain == ours or (_may_stand_for_several(piece) and same(ours, piece.written))
-            words.append(_Word(piece.written if own else _cased_like(said[first], piece.written), piece.gap, start))
+            text = piece.written if own else _cased_like(said[first], piece.written)
+            words.append(_Word(text, piece.gap, start, own))
     return words
 
 
 def _mend_gaps(words: list[_Word], written: list[Piece]) -> None:
-    """Where neighbours were none in the recognised text, one mark and a space stand between them."""
+    """Where neighbours were none in the recognised text, or are not sure to be, one mark and a space stand between."""
+    poor = sum(not word.heard for word in words) > POOR * len(words)
     last = max((number for number, word in enumerate(words) if word.place is not None), default=None)
     if last is not None and last < len(words) - 1:  # what closes the text goes behind its last word
         words[-1].gap, words[last].gap = words[last].gap, " "
     for word, following in zip(words, words[1:], strict=False):
         neighbours = word.place is not None and following.place == word.place + 1
-        if not neighbours or word.gap != written[word.place].gap:
+        sure = word.heard and following.heard
+        if poor and not sure:
+            word.gap = " "
+        elif not neighbours or word.gap != written[word.place].gap or (not sure and " " not in word.gap):
             word.gap = _mark(word.gap) + " "
     words[-1].gap = _mark(words[-1].gap) if last is None or words[-1].place != len(written) - 1 else words[-1].gap
 
@@ -230,7 +244,7 @@ def _mend_case(words: list[_Word], written: list[Piece]) -> None:
     """
     starts = {0} | {place + 1 for place, piece in enumerate(written) if piece.ends_sentence}
     names = {piece.written for place, piece in enumerate(written) if place not in starts}
-    begins, expected = True, 0
+    begins, expected = True, 0  # whether a sentence begins here; the piece that would be the neighbour
     for word in words:
         if word.place is None or word.place != expected or not written[word.place].written[0].isalpha():
             if begins:
@@ -238,7 +252,8 @@ def _mend_case(words: list[_Word], written: list[Piece]) -> None:
             elif word.place in starts and word.text not in names and word.text[1:] == word.text[1:].lower():
                 word.text = _lower(word.text)
         begins = Piece(word.text, word.gap).ends_sentence
-        expected = None if word.place is None else word.place + 1
+        kept = word.place is not None and word.gap == written[word.place].gap
+        expected = word.place + 1 if kept else None
 
 
 def _stronger(gap: str, other: str) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from asr.text.written import carry_over, difference, is_plain
+from asr.text.written import carry_over, difference, is_plain, without_odd_quotes
 from recipes.data.labellers import LONGEST, Labeller
 from recipes.data.recording_rows import Row, Tally, write
 
@@ -50,7 +50,9 @@ def verdict(row: Row, texts: Sequence[str | None], threshold: float) -> tuple[st
         return "carried over", carry_over(row.text, texts[0])
     if not texts[0]:
         return "silent", ""
-    return ("agreed", texts[0]) if agreed([text or "" for text in texts], threshold) else ("disagreed", "")
+    if not agreed([text or "" for text in texts], threshold):
+        return "disagreed", ""
+    return "agreed", without_odd_quotes(texts[0])
 
 
 def wants_label(row: Row) -> bool:

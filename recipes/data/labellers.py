@@ -21,6 +21,7 @@ from asr.text.written import cut
 
 LONGEST = 28.0  # seconds that a window of Whisper's 30 s holds, with room for what the model makes of its end
 PAUSE = 0.8  # seconds between the recordings of a window
+MOST_TOKENS = 300  # of one text; 30 s of fast speech have 150, and a model that loops must end
 LEVEL = 0.06  # root mean square of each recording in a window
 
 
@@ -162,6 +163,7 @@ class WhisperLabeller(_Packing):
         self.model = _loaded(WhisperForConditionalGeneration, name, device, compute_type)
         self.batch = batch
         settings = self.model.generation_config
+        self.longest_text = min(MOST_TOKENS, self.model.config.max_target_positions - 8)  # the prompt takes the rest
         multilingual = getattr(settings, "is_multilingual", False)
         self.prompt = {"language": language, "task": "transcribe"} if multilingual else {}
         if not hasattr(settings, "alignment_heads"):
@@ -179,7 +181,7 @@ class WhisperLabeller(_Packing):
         with torch.inference_mode():
             made = self.model.generate(
                 features, attention_mask=inputs.attention_mask.to(features.device), num_beams=1, do_sample=False,
-                return_token_timestamps=timed, **self.prompt,
+                return_token_timestamps=timed, max_new_tokens=self.longest_text, **self.prompt,
             )  # fmt: skip
         if not timed:
             return [[Word(text, 0, 0)] for text in self.processor.batch_decode(made, skip_special_tokens=True)]
@@ -257,7 +259,7 @@ class Seq2SeqLabeller:
             return self.processor.batch_decode(self._tokens(moved), skip_special_tokens=True)
 
     def _tokens(self, inputs: dict):
-        return self.model.generate(**inputs, num_beams=1, do_sample=False)
+        return self.model.generate(**inputs, num_beams=1, do_sample=False, max_new_tokens=MOST_TOKENS)
 
 
 class CTCLabeller(Seq2SeqLabeller):

@@ -20,6 +20,7 @@ CASES = {
         "In 1984, I payed $5 for that.",
     ),
     "another number": ("five men went", "9 men went.", "Five men went."),
+    "ordinals": ("west tenth street", "West 10th Street.", "West 10th Street."),
     "titles": ("nor is mister quilter's manner", "Nor is Mr. Kultur's manner.", "Nor is Mr. Quilter's manner."),
     "abbreviations": ("at ten thirty p m sharp", "At 10:30 P.M. sharp.", "At 10:30 P.M. sharp."),
     "names keep their capital": ("he saw new york", "He saw New Yorke.", "He saw New York."),
@@ -36,7 +37,14 @@ CASES = {
     "extra last words": ("he went home", "He went home, yeah.", "He went home."),
     "extra sentence": ("he left and then he slept", "He left. Yes. And then he slept!", "He left. And then he slept!"),
     "repetition": ("the sea", "The sea. The sea. The sea.", "The sea."),
-    "i stands out": ("then i said i'm late", "Then a sad. Am late.", "Then I said. I'm late."),
+    "i stands out": ("i said it again i'm late", "A said it again. Am late.", "I said it again. I'm late."),
+    "poorly heard": (
+        "THERE WAS SOMETHING ABOUT THE WOMAN THAT MADE HIM UNEASY",
+        "There was, something like a bowman meeting them. You're easy.",
+        "There was, something about the woman that made him uneasy.",
+    ),
+    "no compound of words not heard": ("on the way we must", "On the well-wheel must.", "On the way we must."),
+    "odd quotes": ("don't cry he said", "Don't cry.\" He said.", "Don't cry. He said."),
     "nothing heard": ("hello there", "", "Hello there"),
     "nothing said": ("", "Thank you.", ""),
 }
