@@ -188,9 +188,10 @@ class WhisperLabeller(_Packing):
         return [self._words(*pair) for pair in zip(made["sequences"], made["token_timestamps"], strict=True)]
 
     def _words(self, tokens, times) -> list[Word]:
-        """Tokens joined to words; a token's time is when it begins, so a word ends where the next one begins."""
+        """Tokens joined to words; a token's time is when it ends (huggingface/transformers#36632)."""
         tokenizer, groups = self.processor.tokenizer, []
-        for token, time in zip(tokens.tolist(), times.tolist(), strict=True):
+        begins = [0.0, *times.tolist()[:-1]]
+        for token, time in zip(tokens.tolist(), begins, strict=True):
             if not groups or tokenizer.convert_ids_to_tokens(token).startswith("Ġ"):  # a space in byte-level BPE
                 groups.append(([], time))
             groups[-1][0].append(token)

@@ -124,6 +124,18 @@ def test_whisper_of_transformers(tiny_whisper):
     assert all(0 <= word.start <= word.end <= 30 for word in words)
 
 
+def test_times_of_tokens_are_when_they_end(tiny_whisper):
+    import torch
+
+    labeller = load_labeller(tiny_whisper, compute_type="float32")
+    tokens = labeller.processor.tokenizer("so be it", add_special_tokens=False).input_ids  # bytes
+    times = [0.1, 0.5, 0.6, 0.8, 1.0, 2.0, 2.1, 2.5, 2.5]
+    words = labeller._words(torch.tensor([*tokens, 256]), torch.tensor(times))
+    assert [word.text for word in words] == ["so", " be", " it"]
+    assert [word.start for word in words] == pytest.approx([0, 0.5, 1.0])
+    assert [word.end for word in words] == pytest.approx([0.5, 1.0, 2.5])
+
+
 @pytest.fixture(scope="module")
 def tiny_ctc(tmp_path_factory):
     """A random wav2vec 2.0 with capital letters, as the published ones have."""
