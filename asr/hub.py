@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Self
 
 from huggingface_hub import PyTorchModelHubMixin
+from huggingface_hub.errors import HFValidationError
+from safetensors import SafetensorError
 
 from asr import eight_bits
 from asr.audio.io import atomic_path
+from asr.console.program import reason
 
 
 class HubModel(PyTorchModelHubMixin):
@@ -24,9 +27,21 @@ class HubModel(PyTorchModelHubMixin):
 
     @classmethod
     def from_pretrained(cls, name: str | Path, **kwargs) -> Self:
-        """Load from a folder or a Hub id."""
-        with contextlib.redirect_stdout(io.StringIO()):  # huggingface_hub prints where results belong
-            return super().from_pretrained(str(name), **kwargs)
+        """Load from a folder or a Hub id.
+
+        Raises:
+            OSError: there is no such model.
+            ValueError: there is one, but of another kind, or it is damaged.
+        """
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):  # huggingface_hub prints where results belong
+                return super().from_pretrained(str(name), **kwargs)
+        except (TypeError, KeyError, RuntimeError, SafetensorError) as error:
+            raise ValueError(f"{name}: holds no {cls.__name__} of ours, or a damaged one ({reason(error)})") from error
+        except (OSError, HFValidationError) as error:
+            if Path(name).is_dir():
+                raise OSError(f"{name}: {reason(error)}") from error
+            raise OSError(f"{name}: neither a folder nor a model on the Hub ({reason(error)})") from error
 
     def save_half(self, folder: str | Path) -> None:
         """`save_pretrained` with the floating-point weights in half precision; loading restores float32."""

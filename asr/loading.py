@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -34,7 +35,12 @@ def load_recogniser(
         ValueError: there is, but it is no recogniser, or it has no such compute type.
     """
     device = default_device() if device == "auto" else device
-    name = shipped(name)
+    recogniser = _load(shipped(name), device, compute_type)
+    recogniser.loaded_by = partial(load_recogniser, name, device, compute_type)
+    return recogniser
+
+
+def _load(name: str | Path, device: str, compute_type: str) -> Recogniser:
     if _is_converted(name):
         from asr.pretrained.sequences import FasterWhisperRecogniser
 
@@ -50,7 +56,7 @@ def load_recogniser(
         from asr.pretrained.recogniser import large_recogniser  # late, since transformers takes its time
 
         return large_recogniser(name, device)
-    if "model_type" not in config:
+    if "encoder" in config and "tokenizer" in config:
         return compact_recogniser(name, device)
     kinds = config.get("architectures") or []
     if any(kind.endswith("ForCTC") for kind in kinds):
@@ -61,7 +67,7 @@ def load_recogniser(
         from asr.pretrained.sequences import SequenceRecogniser
 
         return SequenceRecogniser(name, device)
-    kind = ", ".join(kinds) or "of no known architecture"
+    kind = ", ".join(kinds) or "no recogniser that is known here"
     raise ValueError(f"{name}: is {kind}; choose a model with a CTC head (...ForCTC) or one like Whisper")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Protocol
 
@@ -91,11 +91,25 @@ class Recogniser(Protocol):
 
     sampling_rate: int  # Hz, of the waves it takes
 
+    def prepare(self, options: DecodeOptions) -> None:
+        """Load what the options ask for. Raises ValueError or OSError where that cannot be."""
+
     def transcribe_batch(self, waves: list[np.ndarray], options: DecodeOptions) -> list[Utterance]:
         """Utterances of waves [samples], in their order."""
 
 
-class SpeechRecogniser:
+class Reloadable:
+    """A recogniser that goes to another process as the call that loaded it, and reads its weights there anew."""
+
+    loaded_by: partial | None = None
+
+    def __reduce__(self):
+        if self.loaded_by is None:
+            raise TypeError("a recogniser built by hand cannot be pickled: save it and load it with load_recogniser")
+        return self.loaded_by.func, self.loaded_by.args
+
+
+class SpeechRecogniser(Reloadable):
     """A recogniser made of parts.
 
     Args:
@@ -147,6 +161,17 @@ class SpeechRecogniser:
             raise ValueError(f"{self._ngram}: {lm.vocabulary} tokens, but the model has {len(self.tokenizer)}; "
                              "estimate it with the model's own tokenizer (recipes.prepare ngram)")
         return lm
+
+    def prepare(self, options: DecodeOptions) -> None:
+        """Load what the options ask for, so that mistakes show before any audio is read.
+
+        Raises:
+            ValueError: the model has no such decoder, or the decoder is not for this model.
+            OSError: there is no model behind the decoder.
+        """
+        decoder = options.decoder or self.default_decoder
+        if decoder not in ("greedy", "beam"):
+            self.decoder(decoder, options)
 
     # -- listening -----------------------------------------------------------------------------------------
 

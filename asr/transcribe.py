@@ -110,7 +110,7 @@ def _recognition_options(parser: argparse.ArgumentParser) -> None:
     option("--enhance_mix", type=_share, default=0.0, metavar="SHARE",
            help="share of the noisy speech that stays in what the recogniser hears, 0 to 1 (default: %(default)s)")
     option("--correct", action="store_true", help="rewrite the text with the denoising language model")
-    option("--correct_model", metavar="NAME", help="folder or Hub id of that model (default: the compact one)")
+    option("--correct_model", metavar="NAME", help="folder or Hub id of that model; none ships, so --correct needs it")
 
 
 def _share(text: str) -> float:
@@ -204,6 +204,8 @@ def _build(args: argparse.Namespace):
             limits = USUAL
         if args.beam_size and args.decoder == "greedy":
             raise UsageError("--beam_size has no meaning with --decoder greedy")
+        if args.correct != bool(args.correct_model):
+            raise UsageError("--correct and --correct_model NAME go together: no correction model ships")
         shows = args.show_denoising or args.denoising_figure
         if (args.denoising or shows) and args.decoder != "dllm":
             raise UsageError("--denoising, --show_denoising and --denoising_figure need --decoder dllm")

@@ -6,7 +6,7 @@ import os
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Number
 
 import numpy as np
@@ -17,7 +17,7 @@ from asr.audio.level import levelled
 from asr.audio.report import Report, told
 from asr.audio.segment import Segmenter, SpeechSegment
 from asr.loading import load_recogniser
-from asr.output.transcript import Segment, Transcript
+from asr.output.transcript import Segment, Transcript, fitted
 from asr.recogniser import DecodeOptions, Recogniser
 
 POOL_BATCHES = 4  # batches gathered before their segments are sorted by length, so that little is padding
@@ -77,8 +77,14 @@ class Transcriber:
             device: "auto", "cpu", "cuda", "cuda:1", "mps" ...
             compute_type: "auto", "float32", "bfloat16" or "int8" (`asr.hybrid.precision`).
             kwargs: the arguments of `Transcriber`.
+
+        Raises:
+            OSError: there is no such model.
+            ValueError: it is of another kind, or has not what the options ask for.
         """
-        return cls(load_recogniser(name, device, compute_type), **kwargs)
+        transcriber = cls(load_recogniser(name, device, compute_type), **kwargs)
+        transcriber.recogniser.prepare(transcriber.options)
+        return transcriber
 
     def __call__(self, source, sampling_rate: int | None = None) -> Transcript | list[Transcript]:
         """Transcribe one recording, or a list of them in shared batches; warns of each that is damaged.
@@ -154,12 +160,13 @@ class Transcriber:
         return resample(wave, SAMPLING_RATE, self.recogniser.sampling_rate)
 
     def _segment(self, speech: SpeechSegment, utterance) -> Segment:
-        words = [word.shifted(speech.start) for word in utterance.words]
+        words = fitted([word.shifted(speech.start) for word in utterance.words], speech.start, speech.end)
         segment = Segment(speech.start, speech.end, utterance.text, words, utterance.score, utterance.nbest)
         if self.corrector and segment.text:
             texts = [text for text, _ in segment.nbest] or [segment.text]
             audio = {"score_texts": utterance.score_texts} if utterance.score_texts else {}
-            return segment.with_text(self.corrector(texts, **audio))
+            corrected = segment.with_text(self.corrector(texts, **audio))
+            return replace(corrected, words=fitted(corrected.words, speech.start, speech.end))
         return segment
 
 

@@ -1,8 +1,8 @@
 """Correct the text of any recogniser.
 
-    python -m dlm.correct hypotheses.txt                      # one text a line
-    python -m asr.transcribe talk.mp3 -f json | python -m dlm.correct --diff
-    python -m dlm.correct nbest.jsonl -o corrected.jsonl
+    python -m dlm.correct hypotheses.txt --model outputs/dlm_compact/model           # one text a line
+    python -m asr.transcribe talk.mp3 -f json | python -m dlm.correct --model outputs/dlm_compact/model --diff
+    python -m dlm.correct nbest.jsonl --model outputs/dlm_compact/model -o corrected.jsonl
 
 Reads plain lines; transcripts of asr.transcribe -f json (word times are kept); and JSON lines with "nbest" or
 "hypotheses" [[text, score], ...] or "text". Without its audio a text is changed only where the model is sure.
@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from asr.console.program import program_name
+from asr.console.outputs import name_outputs
+from asr.console.program import FAILED, UsageError, complain, emit, json_text, printable, program, program_name, reason
 
 RED, GREEN, PLAIN = "\033[31m", "\033[32m", "\033[0m"
 
@@ -36,18 +36,15 @@ class Document:
     problems: list[str] = field(default_factory=list)
 
 
+@program
 def main(argv: list[str] | None = None) -> int:
     """Run the program with its arguments; returns the exit status."""
     parser = make_parser()
     args = parser.parse_args(argv)
     try:
-        return run(args, parser)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader of standard output has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return run(args)
+    except UsageError as error:
+        parser.error(printable(str(error)))
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -57,7 +54,7 @@ def make_parser() -> argparse.ArgumentParser:
     option = parser.add_argument
     option("files", nargs="*", default=["-"], help="inputs; - or nothing is standard input")
     option("-o", "--output", type=Path, help="file, or folder when there are several inputs")
-    option("--model", help="folder or Hub id of a correction model (default: the compact one in the package)")
+    option("--model", required=True, help="folder or Hub id of a correction model; none ships")
     option("--diff", action="store_true", help="show what was changed in place of the result, with the gain in nats")
     option("--margin", type=float, help="nats a change must gain (default: as tuned for the model)")
     option("--batch_size", type=int, default=32, help="texts at once (default: %(default)s)")
@@ -66,33 +63,56 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+def run(args: argparse.Namespace) -> int:
     if args.batch_size < 1:
-        parser.error(f"--batch_size is {args.batch_size}; it must be at least 1")
+        raise UsageError(f"--batch_size is {args.batch_size}; it must be at least 1")
+    documents, failures = _documents(args.files)
+    for failure in failures:
+        complain(failure)
+    if not documents:
+        return FAILED
+    targets = _targets(documents, args)
+    try:
+        corrector = _load(args)
+    except (OSError, ValueError, ImportError, RuntimeError, AssertionError) as error:  # last two: no such device
+        raise UsageError(reason(error)) from error
+    with _progress(sum(len(document.texts) for document in documents)) as advance:
+        for document in documents:
+            result = _corrected(document, corrector, args, advance)
+            if not targets:
+                emit(result)
+                continue
+            try:
+                _write(result, targets[document.name])
+            except OSError as error:
+                failures.append(f"{targets[document.name]} cannot be written ({error.strerror or error})")
+                complain(failures[-1])
+    return FAILED if failures else 0
+
+
+def _documents(names: list[str]) -> tuple[list[Document], list[str]]:
+    """The inputs that can be read, each once, and a line for each problem."""
     documents, failures = [], []
-    for name in args.files:
+    for name in dict.fromkeys(names):
         try:
             documents.append(read_document(name))
             failures += documents[-1].problems
         except (OSError, ValueError) as error:
             failures.append(f"{name}: {error.strerror if isinstance(error, OSError) else error}")
-    for failure in failures:
-        print(failure, file=sys.stderr)
-    if not documents:
-        return 1
-    try:
-        corrector = _load(args)
-    except (OSError, ValueError, ImportError, RuntimeError) as error:
-        parser.error(str(error).strip().splitlines()[0])
-    with _progress(sum(len(document.texts) for document in documents)) as advance:
-        for document in documents:
-            result = _corrected(document, corrector, args, advance)
-            if args.output is None:
-                sys.stdout.write(result)
-                sys.stdout.flush()
-            else:
-                _write(result, document, args)
-    return 1 if failures else 0
+    return documents, failures
+
+
+def _targets(documents: list[Document], args: argparse.Namespace) -> dict[str, Path]:
+    """Where the result of each document goes; empty for standard output."""
+    if args.output is None:
+        return {}
+    if len(args.files) == 1:
+        return {documents[0].name: args.output}
+    names = {d.name: Path("stdin.txt" if d.name == "-" else Path(d.name).name) for d in documents}
+    targets, remarks = name_outputs(names, args.output, lambda path: path)
+    for remark in remarks:
+        complain(remark)
+    return targets
 
 
 def _load(args: argparse.Namespace):
@@ -118,11 +138,10 @@ def _corrected(document: Document, corrector, args: argparse.Namespace, advance:
     return document.render([c.text for c in corrections])
 
 
-def _write(result: str, document: Document, args: argparse.Namespace) -> None:
+def _write(result: str, target: Path) -> None:
     from asr.audio.io import atomic_path
 
-    name = "stdin.txt" if document.name == "-" else Path(document.name).name
-    with atomic_path(args.output / name if len(args.files) > 1 else args.output) as partial:
+    with atomic_path(target) as partial:
         partial.write_text(result, encoding="utf-8")
 
 
@@ -142,11 +161,13 @@ def read_document(name: str) -> Document:
     except UnicodeDecodeError:
         raise ValueError("is not UTF-8 text") from None
     if not content.lstrip().startswith("{"):
-        return Document(name, content.splitlines(), lambda texts: "".join(f"{text}\n" for text in texts))
+        # Lines end at newlines only: texts may hold other separators.
+        lines = content.replace("\r\n", "\n").removesuffix("\n").split("\n") if content else []
+        return Document(name, lines, lambda texts: "".join(f"{text}\n" for text in texts))
     try:
         return _json_document(name, [json.loads(content)], indent=1 if content.count("\n") > 1 else None)
     except json.JSONDecodeError:  # no single object: one a line
-        return _json_lines(name, content.splitlines())
+        return _json_lines(name, content.split("\n"))
 
 
 def _json_lines(name: str, lines: list[str]) -> Document:
@@ -176,10 +197,8 @@ def _json_document(name: str, objects: list[dict], indent: int | None = None) ->
     def render(texts: list[str]) -> str:
         rest, lines = iter(texts), []
         for value, count in usable:
-            lines.append(
-                json.dumps(_with_texts(value, [next(rest) for _ in range(count)]), ensure_ascii=False, indent=indent)
-            )
-        return "".join(f"{line}\n" for line in lines)
+            lines.append(json_text(_with_texts(value, [next(rest) for _ in range(count)]), indent))
+        return "".join(lines)
 
     document.render = render
     return document

@@ -24,6 +24,8 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf
 
+from asr.console.program import program
+
 CONFIG_FOLDER = str(Path(__file__).parent.parent / "conf")
 ELSEWHERE = ("hydra", "out", "shard_index", "shard_count", "workers", "device")  # settings that leave the pairs alone
 _worker: dict = {}  # of this process: its settings, source and recogniser
@@ -252,6 +254,7 @@ def run(config: DictConfig) -> None:
     print(json.dumps({**shown, "voices": len(manifest["voices"])}))
 
 
+@program
 def main() -> int:
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(__doc__)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from asr.text.tokenizer import SPECIAL, Tokenizer
+from asr.text.tokenizer import SPECIAL, Tokenizer, normalise_text
 
 ALPHABET = " 'abcdefghijklmnopqrstuvwxyz"
 
@@ -22,7 +22,8 @@ class Characters:
         return len(SPECIAL) + len(ALPHABET)
 
     def encode(self, text: str) -> list[int]:
-        return [self._ids[c] for c in text]
+        """Ids of the normalised text."""
+        return [self._ids[c] for c in normalise_text(text)]
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         return [self.encode(text) for text in texts]

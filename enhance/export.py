@@ -15,6 +15,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from asr.console.program import program
+
 NEXT = ".next"
 
 
@@ -126,6 +128,7 @@ def _gru(x, memory, params, has_biases, num_layers, dropout, train, bidirectiona
     return op.Reshape(y, axes(0, 0, -1)), last
 
 
+@program
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m enhance.export",

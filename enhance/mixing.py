@@ -205,7 +205,7 @@ def list_recordings(sources: Sequence[str | Path], kind: str, split: str = "trai
 
 
 def _table_rows(table: Path, wanted: dict[str, str]) -> list[Path]:
-    with open(table, newline="", encoding="utf-8") as file:
+    with open(table, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
     if rows and "path" not in rows[0]:
         raise ValueError(f"{table} has columns {', '.join(rows[0])}; it needs a tab-separated column 'path'")

@@ -17,6 +17,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from asr.console.program import program
+
 COUNTER = "multiply-accumulates of convolutions, kernel assembly, linear layers, GRUs and ERB matrices"
 
 
@@ -145,6 +147,7 @@ def measure(name: str | None) -> dict:
     return result
 
 
+@program
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m enhance.speed",

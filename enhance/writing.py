@@ -49,7 +49,6 @@ class RecordingWriter:
         with _blaming(self.target), ExitStack() as stack:
             temporary = stack.enter_context(atomic_path(self.target))
             self._sink = stack.enter_context(_Sink(temporary, "w+"))
-            stack.callback(self._sink.check)  # of what closing writes
             self._sound = stack.enter_context(soundfile.SoundFile(self._sink, "w", **self._format))
             self._stack = stack.pop_all()
         return self
@@ -64,8 +63,9 @@ class RecordingWriter:
         if error is not None:
             self._stack.__exit__(kind, error, trace)
             return
-        with _blaming(self.target):
-            self._stack.__exit__(None, None, None)
+        with _blaming(self.target), self._stack:
+            self._sound.close()  # which writes lengths into the header
+            self._sink.check()
 
 
 class _Sink(io.FileIO):

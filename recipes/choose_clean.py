@@ -15,6 +15,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from asr.console.program import program
+
 SCORES = ("dnsmos_sig", "dnsmos_bak", "dnsmos_ovrl")
 COLUMNS = ("path", "split", "kind", *SCORES)
 
@@ -80,6 +82,7 @@ def write_table(target: Path, rows: list[dict[str, str]]) -> None:
         writer.writerows({**row, "split": "train", "kind": "clean"} for row in rows)
 
 
+@program
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m recipes.choose_clean", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

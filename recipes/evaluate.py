@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from asr.console.program import program
 from recipes.evaluation.side_by_side import write_json
 
 
@@ -203,6 +204,7 @@ def _read_shard(path: Path, settings: dict) -> dict | None:
     return shard["found"] if shard["settings"] == settings else None
 
 
+@program
 def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help"):

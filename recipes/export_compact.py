@@ -16,6 +16,8 @@ import shutil
 import sys
 from pathlib import Path
 
+from asr.console.program import program
+
 LARGEST = 30e6  # bytes; weights in the package stay small
 
 
@@ -105,6 +107,7 @@ def push(folder: Path, repository: str, private: bool) -> str:
     return str(api.upload_folder(repo_id=repository, folder_path=folder))
 
 
+@program
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m recipes.export_compact",

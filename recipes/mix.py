@@ -18,7 +18,10 @@ import argparse
 import sys
 from pathlib import Path
 
+from asr.console.program import program
 
+
+@program
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m recipes.mix",

@@ -23,6 +23,8 @@ import sys
 from functools import partial
 from pathlib import Path
 
+from asr.console.program import complain, printable, program, reason
+
 VOICES = (
     "families, comma-separated: espeak, flite, festival, hibari[:NAME], piper[:FILE_FOLDER_OR_PACKAGE], "
     "vits:FOLDER_OR_HUB_ID (default: %(default)s); each is heard equally often"
@@ -50,10 +52,13 @@ def tokenizer(args: argparse.Namespace) -> None:
     from asr.audio.io import atomic_path
     from asr.text.tokenizer import Tokenizer, written_text
     from recipes.data.corpora import read_sentences
+    from recipes.data.spelling import normalised
 
     sentences = read_sentences(args.text)
     if args.written:
         sentences = map(written_text, sentences)
+    else:
+        sentences = filter(None, normalised(sentences, args.text))
     trained = Tokenizer.train(sentences, args.vocabulary, args.written)
     with atomic_path(args.out) as partial_file:
         partial_file.write_text(trained.definition, encoding="utf-8")
@@ -64,10 +69,15 @@ def ngram(args: argparse.Namespace) -> None:
     from asr.ctc.ngram import NGram
     from asr.text.tokenizer import Tokenizer, written_text
     from recipes.data.corpora import read_sentences
+    from recipes.data.spelling import normalised
 
     tokenizer = Tokenizer.load(args.tokenizer)
-    texts = read_sentences(args.text)
-    sentences = tokenizer.encode_batch([written_text(text) for text in texts] if tokenizer.written else texts)
+    lines = read_sentences(args.text)
+    if tokenizer.written:
+        texts = [written_text(line) for line in lines]
+    else:
+        texts = list(filter(None, normalised(lines, args.text)))
+    sentences = tokenizer.encode_batch(texts)
     lm = NGram.estimate(sentences, len(tokenizer), tokenizer.end_id, len(args.min_counts), tuple(args.min_counts))
     with atomic_path(args.out) as partial_file:
         lm.save(partial_file)
@@ -86,9 +96,12 @@ def content_of(args: argparse.Namespace):
 def recorded(args: argparse.Namespace) -> None:
     from recipes.data import features
     from recipes.data.corpora import read_table
+    from recipes.data.spelling import spelled
     from recipes.data.store import shard_exists
 
     recordings = read_table(args.table)
+    if args.features == "log_mel":  # of models that write normalised text; the others' stores keep what is written
+        recordings = spelled(recordings, args.table)
     shards = -(-len(recordings) * args.copies // features.SHARD_UTTERANCES)
     job = partial(
         features.recorded_shard,
@@ -258,15 +271,16 @@ def _add_shards(command: argparse.ArgumentParser) -> None:
     command.add_argument("--shard_count", type=int, default=1, help="number of machines")
 
 
+@program
 def main(argv: list[str] | None = None) -> int:
     parser = make_parser()
     args = parser.parse_args(argv)
     try:
         return args.run(args) or 0
     except (ValueError, OSError) as error:
-        parser.error(str(error))
+        parser.error(printable(reason(error)))
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last finished shard", file=sys.stderr)
+        complain("interrupted; the same command goes on from the last finished shard")
         return 130
 
 

@@ -21,6 +21,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from asr.console.program import program
+
 STAGES = ("pairs", "codec", "semantic", "encoder", "lm")
 SOURCES = ("speech", "noise", "dev_speech", "dev_noise")
 DEV_PAIRS = 120
@@ -103,6 +105,7 @@ def _overrides_of(stage: str, overrides: list[str]) -> list[str]:
     return chosen
 
 
+@program
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     for stage in args.stages:

@@ -62,12 +62,12 @@ class FusedTwin:
     def __post_init__(self):
         if getattr(self.twin, "tokens", None):
             raise ValueError("decoder 'fused': the n-gram is over CTC units, this model writes in tokens of its own")
+        if self.lm() is None:
+            raise ValueError("decoder 'fused' needs a recogniser with a language model (ngram.npz); this one has none")
 
     @torch.inference_mode()
     def __call__(self, heard: Listened) -> Decoded:
         lm = self.lm()
-        if lm is None:
-            raise ValueError("decoder 'fused' needs a recogniser with a language model (ngram.npz); this one has none")
         rows = [heard.row(i) for i in range(len(heard.posteriors))]
         speeches = [self.twin.remember(row.hidden, row.lengths) for row in rows]
         found = [search_tokens(self.twin, speech, self.vocabulary, lm, self.options) for speech in speeches]

@@ -116,10 +116,11 @@ def save(path: str | os.PathLike, wave: np.ndarray, sampling_rate: int = SAMPLIN
     import soundfile
 
     path = Path(path)
-    with atomic_path(path) as temporary:
+    # An open file, since soundfile cannot name one whose name is no text.
+    with atomic_path(path) as temporary, open(temporary, "w+b") as file:
         container = "OGG" if path.suffix.lower() == ".opus" else path.suffix[1:].upper()
         subtype = "OPUS" if path.suffix.lower() == ".opus" else None
-        soundfile.write(temporary, wave, sampling_rate, format=container, subtype=subtype)
+        soundfile.write(file, wave, sampling_rate, format=container, subtype=subtype)
 
 
 @contextlib.contextmanager

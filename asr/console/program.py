@@ -40,9 +40,10 @@ def program(main: Callable[..., int]) -> Callable[..., int]:
     def run(*arguments, **options) -> int:
         with _terminable(), _open_streams():
             try:
-                status = main(*arguments, **options)
-                emit("")
-                return status
+                try:
+                    return main(*arguments, **options)
+                finally:
+                    emit("")  # what was printed may still wait in a buffer, also when argparse ends the program
             except KeyboardInterrupt:
                 complain("interrupted")
                 return INTERRUPTED

@@ -43,6 +43,14 @@ class NGram:
         self.bits = _bits(vocabulary)
         self.distribution = lru_cache(maxsize=20_000)(self._distribution)
 
+    def __getstate__(self) -> dict:
+        """All but the cache, which cannot go to another process."""
+        return {name: value for name, value in vars(self).items() if name != "distribution"}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        self.distribution = lru_cache(maxsize=20_000)(self._distribution)
+
     @property
     def order(self) -> int:
         return len(self.keys)

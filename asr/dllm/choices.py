@@ -6,7 +6,10 @@ import dataclasses
 import json
 from dataclasses import dataclass
 
+from asr.dllm.canvas import CanvasOptions
 from asr.dllm.commit import commit_rule
+from asr.dllm.loop import DenoisingOptions
+from asr.dllm.slot_search import SlotSearchOptions
 
 PRIORS = ("ctc", "beam", "none")
 SEARCHES = ("none", "ngram")
@@ -50,8 +53,12 @@ class DenoisingDecode:
             raise ValueError(f"search is {self.search!r}; choose one of {', '.join(SEARCHES)}")
         if self.prior not in PRIORS:
             raise ValueError(f"prior is {self.prior!r}; choose one of {', '.join(PRIORS)}")
-        if not self.commit.startswith("learned"):  # whose filter is known only with the denoiser
-            commit_rule(self.commit)
+        if self.length < 1:
+            raise ValueError(f"length is {self.length}; it must be at least 1")
+        # The filter of the learned rule is known only with the denoiser.
+        rule = None if self.commit.startswith("learned") else commit_rule(self.commit)
+        for part, extra in ((CanvasOptions, {}), (DenoisingOptions, {"commit": rule}), (SlotSearchOptions, {})):
+            self.part(part, **extra)  # each refuses what it cannot be
 
     def part(self, kind: type, **extra):
         """The fields that belong to another options class."""

@@ -163,6 +163,9 @@ def commit_rule(name: str, filter_folder: str | Path | None = None):
     kind, _, number = name.partition(":")
     try:
         values = [float(number)] if number else []
+    except ValueError:
+        raise ValueError(f"commit rule {name!r}: {number!r} is no number") from None
+    try:
         if kind == "learned":
             if filter_folder is None:
                 raise ValueError(f"commit rule {name!r} needs a trained filter: python -m recipes.train_filter")

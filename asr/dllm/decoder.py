@@ -99,6 +99,8 @@ class DenoisingDecoder:
         self.special = self.vocabulary.special(self.choices.slots)
         self.beam, self.lm = beam or BeamOptions(), lm
         self.keep_trace = False
+        if self.choices.search == "ngram" and lm() is None:
+            raise ValueError("search=ngram needs a recogniser with a language model (ngram.npz); this one has none")
 
     def drafts(self, posteriors: list[Tensor]) -> list[Draft]:
         """The prior of each utterance, in the model's tokens."""
@@ -134,8 +136,6 @@ class DenoisingDecoder:
     def _search(self, speech: object, canvas: Canvas) -> Denoised:
         """One pass over the canvas, then the texts that denoiser and n-gram like best together."""
         lm = self.lm()
-        if lm is None:
-            raise ValueError("search=ngram needs a recogniser with a language model (ngram.npz); this one has none")
         may_end, special = canvas.may_end(), self.special
         logits = self.denoiser.denoise(canvas.tokens, speech, canvas.times, canvas.valid)
         scores = allowed_log_probabilities(logits, may_end, special)

@@ -35,6 +35,11 @@ class SlotSearchOptions:
     candidates: int = 8
     nats: float = 7.0
 
+    def __post_init__(self):
+        for name in ("beam_size", "candidates"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+
 
 def search_slots(
     log_probabilities: np.ndarray, empty: np.ndarray, tokenizer: Tokenizer, lm: NGram, options: SlotSearchOptions

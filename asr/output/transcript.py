@@ -7,6 +7,8 @@ from difflib import SequenceMatcher
 
 from asr.audio.report import Gap
 
+SHORTEST_WORD = 0.02  # seconds
+
 
 @dataclass(frozen=True)
 class Word:
@@ -19,6 +21,27 @@ class Word:
 
     def shifted(self, seconds: float) -> Word:
         return replace(self, start=self.start + seconds, end=self.end + seconds)
+
+
+def fitted(words: list[Word], start: float, end: float) -> list[Word]:
+    """The words between `start` and `end`: each sounds for a while, and none on into the next.
+
+    Models count time in frames, the last of which may reach past the sound, and spread texts that do not fit it.
+    """
+    least = min(SHORTEST_WORD, (end - start) / max(1, len(words)))
+    starts, earliest = [], start
+    for word in words:
+        starts.append(max(word.start, earliest))
+        earliest = starts[-1] + least
+    latest = end
+    for i in reversed(range(len(words))):
+        starts[i] = max(start, min(starts[i], latest - least))
+        latest = starts[i]
+    ends = [*starts[1:], end][: len(words)]
+    return [
+        replace(word, start=begin, end=min(max(word.end, begin + least), limit))
+        for word, begin, limit in zip(words, starts, ends, strict=True)
+    ]
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from asr.parts import Encoded
 from asr.recogniser import SpeechRecogniser
 from asr.text.tokenizer import WORD_MARK
+
+FRAME_COUNTS = "_get_feat_extract_output_lengths"  # what transformers calls frames of so many samples
+SHORTEST = 0.1  # seconds that a model is given; wav2vec2 has no frame for less than 0.025
 
 
 class CTCEncoder:
@@ -23,13 +27,23 @@ class CTCEncoder:
         self.extractor = AutoFeatureExtractor.from_pretrained(name)
         self.model = AutoModelForCTC.from_pretrained(name).to(device).eval()
         self.sampling_rate = self.extractor.sampling_rate
+        # Models without a mask hear the padding of a batch. A CPU gains nothing from batches.
+        masks = getattr(self.extractor, "return_attention_mask", False)
+        self.one_by_one = torch.device(device).type == "cpu" or not masks or not hasattr(self.model, FRAME_COUNTS)
 
     def __call__(self, waves: list[np.ndarray]) -> Encoded:
+        waves = [np.pad(wave, (0, max(0, round(SHORTEST * self.sampling_rate) - len(wave)))) for wave in waves]
+        if self.one_by_one:
+            rows = [self._hear([wave])[0][0] for wave in waves]
+            return Encoded(pad_sequence(rows, batch_first=True), torch.tensor([len(row) for row in rows]))
+        logits, heard = self._hear(waves)
+        return Encoded(logits, getattr(self.model, FRAME_COUNTS)(heard).cpu())
+
+    def _hear(self, waves: list[np.ndarray]) -> tuple[Tensor, Tensor | None]:
+        """Logits [batch, frames, vocabulary], and how much of each row of the model's input is no padding."""
         inputs = self.extractor(waves, sampling_rate=self.sampling_rate, return_tensors="pt", padding=True)
         logits = self.model(**inputs.to(self.model.device)).logits
-        # Frames per sample are the same throughout a batch, up to one at the border.
-        ratio = logits.shape[1] / max(len(wave) for wave in waves)
-        return Encoded(logits, torch.tensor([max(1, round(ratio * len(wave))) for wave in waves]))
+        return logits, inputs["attention_mask"].sum(-1) if "attention_mask" in inputs else None
 
 
 class LogitsBranch:

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from asr.audio.io import SAMPLING_RATE
 from asr.output.transcript import Word
-from asr.recogniser import DecodeOptions, Utterance
+from asr.recogniser import DecodeOptions, Reloadable, Utterance
 
 
-class SequenceRecogniser:
+class SequenceRecogniser(Reloadable):
     """A speech-to-sequence model of transformers (Whisper, Moonshine, Speech2Text ...), by folder or Hub id."""
 
     def __init__(self, name: str | Path, device: str = "cpu"):
@@ -100,7 +100,7 @@ class SequenceRecogniser:
         return Utterance(text, words if len(groups) == len(text.split()) else [], score)
 
 
-class FasterWhisperRecogniser:
+class FasterWhisperRecogniser(Reloadable):
     """A Whisper in CTranslate2's format, through `faster-whisper` (a folder, a size such as "base.en", or a Hub id)."""
 
     sampling_rate = SAMPLING_RATE

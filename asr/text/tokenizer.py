@@ -22,7 +22,8 @@ SIGNS = str.maketrans({"\u2018": "'", "\u2019": "'", "\u2014": ", ", "\u2013": "
 
 def normalise_text(text: str) -> str:
     """Lower case, accents removed, everything but a-z, apostrophe and space turned into a space."""
-    text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    text = unicodedata.normalize("NFKD", text.replace("\u2019", "'"))
+    text = "".join(c for c in text if not unicodedata.combining(c)).lower()
     text = re.sub(r"[^a-z' ]+", " ", text)
     return " ".join(word for word in text.split() if word.strip("'"))
 
@@ -76,7 +77,7 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
-        return cls(Path(path).read_text(encoding="utf-8"))
+        return cls(Path(path).read_text(encoding="utf-8-sig"))
 
     @property
     def definition(self) -> str:
@@ -102,7 +103,7 @@ class Tokenizer:
     def decode(self, ids: Iterable[int]) -> str:
         """Text of token ids; special tokens are skipped."""
         pieces = (self.pieces[i] for i in ids if i >= len(SPECIAL))
-        return "".join(pieces).replace(WORD_MARK, " ").strip()
+        return " ".join("".join(pieces).replace(WORD_MARK, " ").split())  # a mark of its own may stand before a word
 
     def starts_word(self, token: int) -> bool:
         return self.pieces[token].startswith(WORD_MARK)
@@ -111,6 +112,10 @@ class Tokenizer:
         """The text of one token, a space before it where a word starts."""
         return self.pieces[token].replace(WORD_MARK, " ")
 
+    def spell(self, text: str) -> str:
+        """The text in the characters of this vocabulary: written or normalised."""
+        return written_text(text) if self.written else normalise_text(text)
+
     def encode_characters(self, text: str) -> list[int]:
-        """Character ids (1-28, 0 is blank) for the intermediate CTC loss."""
-        return [self._characters[c] for c in text]
+        """Character ids (1-28, 0 is blank) of the normalised text, for the intermediate CTC loss."""
+        return [self._characters[c] for c in normalise_text(text)]

@@ -26,6 +26,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 
+from asr.console.program import program
 from recipes.benchmarks._clock import Stopwatch, peak_bytes
 from recipes.benchmarks._convolutions import (
     ADAPTCRN,
@@ -224,6 +225,7 @@ def settings(device: str, quick: bool) -> list[Setting]:
     ]
 
 
+@program
 def main(argv: list[str] | None = None) -> int:
     parser = make_parser("adaptive_conv", __doc__)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")

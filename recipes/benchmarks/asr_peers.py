@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from asr.console.program import program
 from recipes.evaluation.processes import Process
 from recipes.evaluation.recognisers import RATE, Choice
 from recipes.evaluation.side_by_side import (
@@ -230,6 +231,7 @@ def _parser():
     return parser
 
 
+@program
 def main(argv: list[str] | None = None) -> int:
     parser = _parser()
     args = parser.parse_args(argv)

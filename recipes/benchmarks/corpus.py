@@ -17,6 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from asr.console.program import program
 from recipes.evaluation.side_by_side import make_parser, table, write_json
 
 WAYS = {"plain": [], "ray 1": ["address=local", "workers=1"], "ray 2": ["address=local", "workers=2"]}
@@ -49,6 +50,7 @@ def measure(table: Path, out: Path, work: str, options: list[str]) -> dict:
     return {**json.loads((out / "summary.json").read_text())["this_run"], "load": load}
 
 
+@program
 def main(argv: list[str] | None = None) -> int:
     parser = make_parser("corpus", __doc__)
     parser.add_argument("table", type=Path, help="recordings (.tsv with id, path, text)")

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from asr.console.program import program
 from recipes.evaluation.side_by_side import (
     error_rows,
     make_parser,
@@ -209,6 +210,7 @@ def print_table(rows: dict[str, dict]) -> None:
     print(table(("system", *(f"{s} {part}" for s in spans for part in ("decoder", "whole"))), lines))
 
 
+@program
 def main(argv: list[str] | None = None) -> int:
     parser = make_parser("dllm_asr", __doc__)
     option = parser.add_argument

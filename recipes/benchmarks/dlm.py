@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from asr.console.program import program
 from recipes.evaluation.rescoring import Heard, Rescoring, hear, score_candidates, word_errors
 from recipes.evaluation.side_by_side import (
     difference_lines,
@@ -237,6 +238,7 @@ def write_options(folder: Path, weights: dict) -> None:
     write_json(folder / "config.json", config)
 
 
+@program
 def main(argv: list[str] | None = None) -> int:
     parser = make_parser("dlm", __doc__)
     option = parser.add_argument

@@ -33,6 +33,7 @@ from pathlib import Path
 
 import numpy as np
 
+from asr.console.program import program
 from recipes.evaluation.judging import RATE, hallucination_difference, make_judge, make_measures, word_scores
 from recipes.evaluation.mixtures import Mixture, chosen_recordings, clean_mixtures, mixtures
 from recipes.evaluation.side_by_side import make_parser, peak_memory, table, timed, write_json
@@ -238,6 +239,7 @@ def _short(column: str) -> str:
     return {"substitutions": "sub", "insertions": "ins", "deletions": "del"}.get(column, column)
 
 
+@program
 def main(argv: list[str] | None = None) -> int:
     parser = make_parser("l3se", __doc__)
     option = parser.add_argument

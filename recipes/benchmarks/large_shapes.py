@@ -18,6 +18,7 @@ import math
 import sys
 from collections.abc import Callable
 
+from asr.console.program import program
 from recipes.evaluation.side_by_side import make_parser, median_seconds
 
 WHISPER = {
@@ -181,6 +182,7 @@ def run(args: argparse.Namespace, device: str) -> list[dict]:
     return rows
 
 
+@program
 def main(argv: list[str] | None = None) -> int:
     parser = make_parser("large_shapes", __doc__)
     parser.add_argument("--passes", type=float, default=3.0, help="mean number of denoising passes")

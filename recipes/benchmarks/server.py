@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 
+from asr.console.program import program
 from recipes.evaluation.side_by_side import make_parser, table
 
 CLIP_SECONDS = (1.0, 30.0)
@@ -53,6 +54,7 @@ class Tally:
         return [name, str(len(ordered)), speed, *times, *counts]
 
 
+@program
 def main(argv: list[str] | None = None) -> int:
     parser = make_parser("server", __doc__)
     parser.add_argument("audio", nargs="+", type=Path, help="recordings to cut clips from")

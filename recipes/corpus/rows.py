@@ -80,7 +80,7 @@ def opened_text(address: str) -> Iterator[io.TextIOBase]:
     unpack = {"gz": gzip.open, "xz": lzma.open}.get(path.rpartition(".")[2])
     with fs.open(path, "rb") as raw:
         with unpack(raw, "rb") if unpack else contextlib.nullcontext(raw) as file:
-            yield io.TextIOWrapper(file, encoding="utf-8", newline="")
+            yield io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
 
 
 def _table(address: str) -> Iterator[dict]:

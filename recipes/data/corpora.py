@@ -85,7 +85,7 @@ def placed_rows(table: str | Path, needed: Sequence[str] = ("id", "path")) -> li
 
 def read_rows(table: str | Path) -> list[dict[str, str]]:
     """Rows of a tab-separated file with a header."""
-    with open(table, newline="", encoding="utf-8") as file:
+    with open(table, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         return list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
 
 
@@ -107,7 +107,7 @@ def write_rows(path: Path, rows: Iterable[dict[str, str]], columns: Sequence[str
     lines = ["\t".join(columns)]
     lines += ["\t".join(re.sub(r"[\t\r\n]+", " ", str(row.get(column, ""))) for column in columns) for row in rows]
     with atomic_path(path) as partial:
-        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        partial.write_text("\n".join(lines) + "\n", encoding="utf-8", errors="surrogateescape")
 
 
 def _read_other(place: Path) -> list[Recording]:
@@ -171,5 +171,5 @@ def read_noises(table: str | Path | None, split: str = "train") -> list[np.ndarr
 def read_sentences(path: str | Path) -> list[str]:
     """Sentences of a text file, one a line; .xz is read as it is."""
     opener = lzma.open if str(path).endswith(".xz") else open
-    with opener(path, "rt", encoding="utf-8") as file:
+    with opener(path, "rt", encoding="utf-8-sig") as file:
         return [line.strip() for line in file if line.strip()]

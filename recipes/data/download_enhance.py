@@ -17,6 +17,8 @@ import urllib.request
 import zipfile
 from pathlib import Path
 
+from asr.console.program import program
+
 SOURCE = "https://datashare.ed.ac.uk/bitstream/handle/10283/2791"
 FOLDERS = (
     "clean_testset_wav",
@@ -60,6 +62,7 @@ def _fetch(url: str, folder: Path, wanted: str) -> None:
         found.rename(folder / wanted)
 
 
+@program
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m recipes.download_enhance",

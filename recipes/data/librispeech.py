@@ -96,5 +96,5 @@ def _checksum(part: str) -> str:
 
 
 def _rows(table: Path) -> int:
-    with open(table, encoding="utf-8") as file:
+    with open(table, encoding="utf-8-sig") as file:
         return sum(1 for line in file if line.strip()) - 1

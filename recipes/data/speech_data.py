@@ -104,7 +104,7 @@ class SpeechBatches:
     def held_out(self, batch: int = 8) -> Iterator[tuple[dict[str, Tensor], list[str]]]:
         """Batches of the validation store and their texts."""
         for indices in self.held_out_indices(batch):
-            texts = [self.validation.examples[i].text for i in indices]
+            texts = [self.tokenizer.spell(self.validation.examples[i].text) for i in indices]
             yield collate([self.validation.features(i) for i in indices], texts, self.tokenizer), texts
 
 
@@ -117,7 +117,7 @@ def pad(sequences: list[list[int]], value: int = 0) -> tuple[Tensor, Tensor]:
 
 def collate(features: list[Tensor], texts: list[str], tokenizer: Tokenizer) -> dict[str, Tensor]:
     """Pad features [frames, mel] and the token and character ids of their texts."""
-    tokens, token_lengths = pad([tokenizer.encode(t) for t in texts])
+    tokens, token_lengths = pad([tokenizer.encode(tokenizer.spell(t)) for t in texts])
     characters, character_lengths = pad([tokenizer.encode_characters(t) for t in texts])
     return {
         "features": nn.utils.rnn.pad_sequence(features, batch_first=True),

@@ -78,10 +78,8 @@ def write_shard(
         (".npy", lambda f: np.save(f, array)),
         (".jsonl", lambda f: f.write("\n".join(lines).encode())),
     ):
-        partial = folder / f"{shard:05d}{suffix}.part"
-        with open(partial, "wb") as file:
+        with atomic_path(folder / f"{shard:05d}{suffix}") as partial, open(partial, "wb") as file:
             save(file)
-        partial.rename(folder / f"{shard:05d}{suffix}")
 
 
 def shard_exists(folder: Path, shard: int) -> bool:

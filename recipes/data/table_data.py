@@ -13,6 +13,7 @@ import numpy as np
 from recipes.data.batching import Batch, Source, plan_epoch
 from recipes.data.corpora import Recording, read_table
 from recipes.data.speech_data import Share, SpeechData
+from recipes.data.spelling import spelled
 
 
 @dataclass
@@ -124,7 +125,7 @@ def table_features(
         content = Path(table).read_bytes() + (Path(noise).read_bytes() if noise else b"")
         digest = hashlib.sha256(content + f"{copies} {seed}".encode()).hexdigest()[:12]
         out = Path(folder) / f"{Path(table).stem}-{digest}"
-        make_store(read_table(table), out, copies, noise, seed)
+        make_store(spelled(read_table(table), table), out, copies, noise, seed)
         return out
 
     with PartialState(cpu=not torch.cuda.is_available()).main_process_first():

@@ -90,7 +90,7 @@ def spread(clips: list[Clip], limit: int | None) -> list[Clip]:
 def _conditions(folder: Path) -> dict[str, tuple[str, str]]:
     """Signal-to-noise ratio and speech name of each clip, where a table gives them."""
     if (table := folder / "mixture.tsv").exists():
-        with open(table, newline="", encoding="utf-8") as file:
+        with open(table, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             rows = list(csv.DictReader(file, delimiter="\t"))
         return {r["id"]: (r["snr_db"], Path(r["speech"]).stem) for r in rows}
     if (log := folder / "log_testset.txt").exists():  # VoiceBank-DEMAND: name, noise, ratio
@@ -232,7 +232,7 @@ def _recogniser():
 def _read_texts(table: str | Path | None) -> dict[str, str]:
     if table is None:
         return {}
-    with open(table, newline="", encoding="utf-8") as file:
+    with open(table, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         return {r["id"]: r["text"] for r in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)}
 
 

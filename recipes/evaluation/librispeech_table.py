@@ -20,6 +20,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from asr.console.program import program
+
 PARTS = ("dev-clean", "dev-other", "test-clean", "test-other")
 
 
@@ -145,6 +147,7 @@ def as_markdown(table: dict, parts: list[str]) -> str:
     return "\n".join(lines)
 
 
+@program
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m recipes.librispeech_table",

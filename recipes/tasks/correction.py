@@ -20,6 +20,7 @@ from dlm.decoding import greedy, score_texts
 from dlm.model import DenoisingLM, DenoisingLMConfig, padded
 from recipes.data.batching import Batch, Source, plan_epoch
 from recipes.data.corpora import read_sentences
+from recipes.data.spelling import normalised
 
 
 class SynthesisedPairs:
@@ -75,7 +76,7 @@ class ConfusedText:
         longest: int = 300,
     ):
         self.share, self.rate = share, rate
-        self.texts = [s for s in read_sentences(text) if len(s) <= longest]
+        self.texts = [s for s in normalised(read_sentences(text), text) if s and len(s) <= longest]
         rows = [row for folder in folders for row in read_pairs(folder)]
         chosen = rows[:: max(1, len(rows) // pairs)]
         self.channel = ConfusionChannel.estimate((hypotheses[0], text) for text, hypotheses in chosen)

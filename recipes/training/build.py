@@ -30,8 +30,8 @@ def trainer_of(config: DictConfig):
     """The trainer of a composed configuration, task and all."""
     from recipes.training.engine import Trainer
 
-    task = build(config.task)
-    return Trainer(task, build(config.trainer), build(config.optim), Path(config.run_folder))
+    settings = build(config.trainer), build(config.optim)  # first, as a task may take long to build
+    return Trainer(build(config.task), *settings, Path(config.run_folder))
 
 
 def as_text(config: DictConfig) -> str:

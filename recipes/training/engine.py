@@ -16,7 +16,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-import os
 import random
 import sys
 import time
@@ -33,9 +32,13 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
+from asr.audio.io import atomic_path
+from asr.console.program import UsageError
 from recipes.training.memory import keep_freed_memory
 from recipes.training.optimisation import Optimisation, moving_average, parameter_groups
 from recipes.training.sharding import gathered, split, split_like, split_optimiser_state
+
+PRECISIONS = ("no", "bf16", "fp16")
 
 
 class Task(Protocol):
@@ -88,6 +91,15 @@ class TrainerConfig:
     compile: tuple[str, ...] = ()  # parts of the model to run through torch.compile, "encoder" for one; pays on GPUs
     progress: bool = True
     shard: bool = False  # split weights and optimiser states over the processes (FSDP2); without `average`
+
+    def __post_init__(self):
+        for name in ("steps", "accumulation", "log_every", "validate_every", "checkpoint_every", "threads"):
+            value = getattr(self, name)
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            if not (whole and value >= 1) and not (name == "threads" and value is None):
+                raise UsageError(f"trainer.{name} is {value!r}; it must be a whole number of at least 1")
+        if self.precision not in PRECISIONS:
+            raise UsageError(f"trainer.precision is {self.precision!r}; choose one of {', '.join(PRECISIONS)}")
 
 
 def kept_names(model: nn.Module) -> set[str]:
@@ -264,6 +276,7 @@ class Trainer:
         random_states = gather_object([(random.getstate(), np.random.get_state(), torch.get_rng_state())])
         if self._main():
             state = {
+                "task": self._task_name,
                 "model": trained,
                 "average": None if self.average is None else self.average.state_dict(),
                 "optimiser": optimiser,
@@ -272,9 +285,8 @@ class Trainer:
                 "position": self.position,
                 "random": random_states,
             }
-            partial = self.folder / "last.pt.part"
-            torch.save(state, partial)
-            os.replace(partial, self.folder / "last.pt")
+            with atomic_path(self.folder / "last.pt") as partial:
+                torch.save(state, partial)
         self.accelerator.wait_for_everyone()
 
     def _trained_state(self) -> dict[str, Tensor]:
@@ -283,14 +295,9 @@ class Trainer:
     def _load_checkpoint(self) -> None:
         state = torch.load(self.folder / "last.pt", map_location="cpu", weights_only=False)
         present = self._bare().state_dict()
+        self._check_same_model(state, present)
         saved = {name: split_like(value, present.get(name)) for name, value in state["model"].items()}
-        loaded = self._bare().load_state_dict(saved, strict=False)
-        missing = set(loaded.missing_keys) & self._kept
-        if missing or loaded.unexpected_keys:
-            differing = sorted(missing) + loaded.unexpected_keys
-            raise ValueError(
-                f"{self.folder}/last.pt is of another model ({differing[0]} differs): choose another name= or delete it"
-            )
+        self._bare().load_state_dict(saved, strict=False)
         if self.average is not None and state["average"] is not None:
             self.average.load_state_dict(state["average"])
         parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
@@ -306,6 +313,22 @@ class Trainer:
         random.setstate(python)
         np.random.set_state(numpy)
         torch.set_rng_state(torch_state)
+
+    def _check_same_model(self, state: dict, present: dict[str, Tensor]) -> None:
+        """Raise UsageError where a checkpoint is of another model, or of the same trained for something else."""
+        saved = state["model"]
+        unlike = [name for name in saved if name not in present or saved[name].shape != present[name].shape]
+        unlike += sorted((self._kept & present.keys()) - saved.keys())
+        if state.get("task", self._task_name) != self._task_name:
+            unlike = [f"{state['task']}, not {self._task_name},"]
+        if unlike:
+            raise UsageError(
+                f"{self.folder}/last.pt is of another model ({unlike[0]} differs): choose another name= or delete it"
+            )
+
+    @property
+    def _task_name(self) -> str:
+        return type(self.task).__name__
 
     def _seed(self, seed: int) -> None:
         random.seed(seed + self.accelerator.process_index)

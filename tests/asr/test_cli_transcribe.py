@@ -1,6 +1,7 @@
 """The command line with a tiny random model: its text is noise, everything else is real."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -179,6 +180,13 @@ def test_silence_is_no_error(tiny_ctc_model, tmp_path, capsys):
         (["--vad_onset", "1.5", "a.wav"], "onset"),
         (["--model", "./nowhere", "a.wav"], "./nowhere"),
         (["--device", "abacus", "a.wav"], "abacus"),
+        (["--decoder", "ar", "--decoder_model", "./nowhere", "a.wav"], "./nowhere"),
+        (["--decoder", "dllm", "a.wav"], "another vocabulary"),
+        (["--decoder", "dllm", "--denoising", "threshold=9", "--", "a.wav"], "threshold is 9"),
+        (["--decoder", "dllm", "--denoising", "max_passes=0", "--", "a.wav"], "max_passes is 0"),
+        (["--decoder", "dllm", "--denoising", "commit=factor:x", "--", "a.wav"], "'x' is no number"),
+        (["--decoder", "dllm", "--denoising", "pruning=some", "--", "a.wav"], "pruning is 'some'"),
+        (["--correct", "a.wav"], "--correct_model"),
         ([], "audio"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
@@ -195,7 +203,7 @@ def test_missing_helpers_are_named(transcribe, recordings, monkeypatch):
     monkeypatch.setitem(sys.modules, "dlm", None)
     status, _, messages = transcribe(recordings / "a.wav", "--enhance", "adaptcrn")
     assert status == 2 and "--enhance adaptcrn: speech enhancement is not available" in messages
-    status, _, messages = transcribe(recordings / "a.wav", "--correct")
+    status, _, messages = transcribe(recordings / "a.wav", "--correct", "--correct_model", "x")
     assert status == 2 and "--correct: the denoising language model is not available" in messages
 
 
@@ -244,3 +252,41 @@ def test_subtitles_are_short_unless_told(transcribe, recordings):
     limited = transcribe(recordings / "a.wav", "-f", "srt")[1]
     assert all(len(line) <= 42 for line in limited.splitlines())
     assert transcribe(recordings / "a.wav", "-f", "srt", "--whole_segments", "--max_line_width", "9")[0] == 2
+
+
+def test_two_inputs_of_one_name_are_both_done(transcribe, recordings, tmp_path):
+    soundfile.write(tmp_path / "a.flac", np.full(RATE, 0.1), RATE)
+    status, _, messages = transcribe(recordings / "a.wav", tmp_path / "a.flac", "-o", tmp_path / "out")
+    assert status == 0 and {path.name for path in (tmp_path / "out").iterdir()} == {"a.txt", "a.flac.txt"}
+    assert f"{tmp_path / 'a.flac'}: {recordings / 'a.wav'} has the same name" in messages
+
+
+def test_process_with_names_that_are_no_text(recordings, tiny_ctc_model, tmp_path):
+    names = [b"caf\xe9.wav", b"tab\tnew\nline.wav"]
+    for name in names:
+        with open(os.path.join(os.fsencode(tmp_path), name), "wb") as file:
+            file.write((recordings / "a.wav").read_bytes())
+    options = ["--model", tiny_ctc_model, "--vad_onset", "0", tmp_path]
+    environment = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
+    done = process(*options, env=environment)
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0 and len(lines) == 2
+    assert [line.split(b"\t")[0].rsplit(b"/")[-1] for line in lines] == [b"caf\xe9.wav", b"tab\\tnew\\nline.wav"]
+    done = process(*options, "-o", tmp_path / "out", "-f", "all", env=environment)
+    assert done.returncode == 0 and not done.stderr
+    assert {path.split(b".")[0] for path in os.listdir(os.fsencode(tmp_path / "out"))} == {n[:-4] for n in names}
+    done = process(*options, "-f", "json", env=environment)
+    paths = [json.loads(line)["path"] for line in done.stdout.decode("utf-8").splitlines()]
+    assert {os.fsencode(path).rsplit(b"/")[-1] for path in paths} == set(names)
+
+
+def test_no_help_text_names_a_default_that_does_not_ship():
+    from asr.loading import DEFAULT, SHIPPED, WEIGHTS
+    from asr.transcribe import make_parser
+    from dlm.correct import make_parser as correct_parser
+    from dlm.model import COMPACT as CORRECTOR
+
+    assert (WEIGHTS / SHIPPED[DEFAULT]).is_dir() and f"(default: {DEFAULT})" in make_parser().format_help()
+    if not CORRECTOR.is_dir():
+        for text in (make_parser().format_help(), correct_parser().format_help()):
+            assert " ".join(text.split()).count("none ships") == 1

@@ -272,3 +272,36 @@ def test_a_torchaudio_that_does_not_fit_is_named_with_its_remedy(monkeypatch):
     with pytest.raises(ImportError, match=r"torch .* and torchaudio .* do not fit .*pip install") as error:
         check_torchaudio()
     assert "\n" not in str(error.value)
+
+
+class Boundless(PitchRecogniser):
+    """Says words that sound on after the wave, into each other, and for no time at all."""
+
+    def transcribe_batch(self, waves, options):
+        times = ((0.0, 0.3), (0.2, 0.2), (0.9, 9.0))
+        words = [Word(str(i), start, end, 0.5) for i, (start, end) in enumerate(times)]
+        return [Utterance("0 1 2", words) for _ in waves]
+
+
+def test_words_end_before_the_sound_and_the_next_word(transcriber, melody):
+    transcript = transcriber(Boundless())(melody([300, 400]), RATE)
+    assert len(transcript.segments) == 2
+    for segment in transcript.segments:
+        edges = [time for word in segment.words for time in (word.start, word.end)]
+        assert edges == sorted(edges) and segment.start <= edges[0] and edges[-1] <= segment.end
+        assert all(word.end > word.start for word in segment.words)
+
+
+def test_a_used_transcriber_goes_to_another_process(tmp_path):
+    """With the shipped model, whose language model keeps a cache once it was used."""
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+    from pathlib import Path
+
+    import asr
+
+    sample = str(Path(asr.__file__).with_name("sample.flac"))
+    used = Transcriber.from_pretrained(None, "cpu")
+    expected = used(sample)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        assert pool.submit(used, sample).result(300) == expected

@@ -145,3 +145,51 @@ def test_a_damaged_recording_keeps_its_times(tmp_path, hum, saved_model, capsys)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"{path}: damaged or truncated: missing")
     assert soundfile.info(tmp_path / "out" / "cut.flac").frames == 64_000
+
+
+def test_folders_patterns_and_single_files(recordings, saved_model, capsys):
+    options = ("--model", str(saved_model))
+    (recordings / "bad.wav").unlink()
+    assert main([str(recordings), str(recordings / "*.flac"), "-o", str(recordings / "out"), *options]) == 0
+    assert sorted(path.name for path in (recordings / "out").iterdir()) == ["a.wav", "b.flac"]
+    assert main([str(recordings / "b.flac"), "-o", str(recordings / "one.wav"), *options]) == 0
+    assert soundfile.info(recordings / "one.wav").channels == 2
+    assert main([str(recordings / "none" / "*.wav"), "-o", str(recordings / "out"), *options]) == 1
+    assert "no file matches" in capsys.readouterr().err
+
+
+def test_two_inputs_of_one_name_are_both_done(recordings, saved_model, capsys):
+    (recordings / "deep").mkdir()
+    soundfile.write(recordings / "deep" / "a.wav", np.zeros(800), 8_000)
+    inputs = [str(recordings / "a.wav"), str(recordings / "deep" / "a.wav")]
+    assert main([*inputs, "-o", str(recordings / "out"), "--model", str(saved_model)]) == 0
+    rates = {path.name: soundfile.info(path).samplerate for path in (recordings / "out").iterdir()}
+    assert rates == {"a.wav": 16_000, "a.wav.wav": 8_000}
+    assert "has the same name" in capsys.readouterr().err
+
+
+@pytest.fixture
+def small_disk():
+    """Files may have 5000 bytes, beyond which the system refuses them as a full disk does."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_is_one_line_and_the_next_file_is_tried(recordings, saved_model, capsys, small_disk):
+    soundfile.write(recordings / "short.wav", np.zeros(800), 16_000)
+    inputs = [str(recordings / name) for name in ("a.wav", "short.wav")]
+    assert main([*inputs, "-o", str(recordings / "out"), "--model", str(saved_model)]) == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if "cannot be written" in line]
+    assert lines == [f"{inputs[0]}: {recordings / 'out' / 'a.wav'} cannot be written (File too large)"]
+    assert [path.name for path in (recordings / "out").iterdir()] == ["short.wav"]
+
+
+def test_a_target_that_cannot_be_written_is_one_line_a_file(recordings, saved_model, capsys):
+    (recordings / "file").touch()
+    inputs = [str(recordings / name) for name in ("a.wav", "b.flac")]
+    assert main([*inputs, "-o", str(recordings / "file" / "out"), "--model", str(saved_model)]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 and all("cannot be written (Not a directory)" in line for line in lines)

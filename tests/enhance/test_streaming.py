@@ -47,3 +47,12 @@ def test_errors(adaptcrn):
         StreamingDenoiser(adaptcrn).process(np.array([0.0, np.nan]))
     with pytest.raises(ValueError, match="-3"):
         OverlapAdd(adaptcrn, -3)
+
+
+def test_integers_of_a_sound_card_are_scaled(adaptcrn):
+    rng = np.random.default_rng(0)
+    samples = rng.integers(-9000, 9000, 2048).astype(np.int16)
+    given = StreamingDenoiser(adaptcrn).process(samples)
+    expected = StreamingDenoiser(adaptcrn).process(samples.astype(np.float32) / 32768)
+    np.testing.assert_array_equal(given, expected)
+    assert given.dtype == np.float32 and np.abs(given).max() <= 1

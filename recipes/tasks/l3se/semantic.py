@@ -15,6 +15,7 @@ from enhance.l3se.backbone import Backbone
 from enhance.l3se.semantic import WavS2T
 from recipes.data.batching import Batch, Source, plan_epoch
 from recipes.data.corpora import Recording, read_table
+from recipes.data.spelling import spelled
 from recipes.tasks.l3se.codec import export_backbone
 
 
@@ -47,7 +48,7 @@ class SemanticTask:
         self.batch_seconds, self.limits = batch_seconds, tuple(limits)
         self.tokenizer = Tokenizer.load(tokenizer) if tokenizer else _shipped_tokenizer()
         self.model = WavS2T(list(backbone.widths), backbone.width, self.tokenizer.definition)
-        self.recordings, self.held_out = read_table(table), read_table(validation)
+        self.recordings, self.held_out = (spelled(read_table(name), name) for name in (table, validation))
         self.seconds = np.array([_seconds(recording) for recording in self.recordings])
         chosen = np.linspace(0, len(self.held_out) - 1, validation_utterances or len(self.held_out))
         self.held_out = [self.held_out[i] for i in sorted(set(chosen.astype(int)))]

@@ -55,6 +55,12 @@ def test_a_full_output_is_one_line():
         assert messages.endswith("No space left on device\n") and ("print" in result or "standard output" in messages)
 
 
+def test_help_into_a_full_disk_is_one_line():
+    body = "import argparse\nargparse.ArgumentParser().parse_args(['--help'])"
+    status, messages = shell(body, "> /dev/full")
+    assert status in (0, 1) and len(messages.splitlines()) <= 1 and "Exception" not in messages
+
+
 def test_closed_streams():
     assert shell("emit('text'); return 0", ">&-") == (1, "standard output: is closed\n")
     assert shell("print(len(sys.stdin.buffer.read())); return 0", "<&-") == (0, "")

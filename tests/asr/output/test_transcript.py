@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from asr.output.transcript import Segment, Transcript, Word
+from asr.output.transcript import Segment, Transcript, Word, fitted
 
 
 def words(text, start=0.0):
@@ -48,3 +48,27 @@ def test_corrected_words_take_the_times_of_those_they_replace(corrected, times):
 
 def test_correction_without_word_times():
     assert Segment(0, 1, "a").with_text("b").words == []
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        [(0.1, 0.4), (0.5, 0.9)],  # as it should be
+        [(0.1, 0.4), (0.9, 1.12)],  # on after the sound
+        [(0.1, 0.6), (0.5, 0.9)],  # into the next word
+        [(0.2, 0.2), (0.2, 0.2), (0.2, 0.2)],  # all at once
+        [(0.99, 1.0), (1.0, 1.0), (1.0, 1.3)],  # crowded at the end
+        [(0.5, 0.6), (0.3, 0.4)],  # out of order
+        [(i / 100, i / 100) for i in range(100)],  # more words than there is time for
+        [],
+    ],
+)
+def test_words_are_fitted_into_their_segment(times):
+    given = [Word(str(i), 5 + start, 5 + end, 0.5) for i, (start, end) in enumerate(times)]
+    found = fitted(given, 5.0, 6.0)
+    assert [word.text for word in found] == [word.text for word in given]
+    edges = [time for word in found for time in (word.start, word.end)]
+    assert edges == sorted(edges) and all(5.0 <= time <= 6.0 + 1e-9 for time in edges)
+    assert all(word.end > word.start for word in found)
+    if times == [(0.1, 0.4), (0.5, 0.9)]:
+        assert found == given

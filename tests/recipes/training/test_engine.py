@@ -126,3 +126,22 @@ def test_parts_of_a_model_learn_at_their_own_rates():
     assert id(model["encoder"].bias) not in shares
     with pytest.raises(ValueError, match="no weight of that name"):
         parameter_groups(model, {"decoder": 0.1}, 0.01)
+
+
+@pytest.mark.parametrize("steps", [0, -1, "abc", 1.5, True, None])
+def test_steps_must_be_a_whole_number(steps):
+    with pytest.raises(ValueError, match="trainer.steps is .*whole number of at least 1"):
+        TrainerConfig(steps=steps)
+
+
+def test_another_model_under_the_name_of_an_old_run_says_so(tmp_path):
+    trainer(tmp_path / "run", 1).fit()
+    other = trainer(tmp_path / "run", 2)
+    other.task.__class__ = type("Twin", (type(other.task),), {})
+    with pytest.raises(ValueError, match="of another model .*choose another name= or delete it"):
+        other.fit()
+    wider = EncoderConfig(width=48, heads=2, layers=(1, 1, 1), feed_forward=64, front_channels=4)
+    task = toy_task(str(tmp_path / "data"), wider, utterances=60, batch_seconds=6)
+    options = TrainerConfig(steps=2, average=0.9, progress=False)
+    with pytest.raises(ValueError, match="of another model"):
+        Trainer(task, options, Optimisation(), tmp_path / "run").fit()
