@@ -38,6 +38,7 @@ def program(main: Callable[..., int]) -> Callable[..., int]:
 
     @functools.wraps(main)
     def run(*arguments, **options) -> int:
+        os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # its retries without a network are not worth a line each
         with _terminable(), _open_streams():
             try:
                 try:
