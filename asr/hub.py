@@ -36,12 +36,11 @@ class HubModel(PyTorchModelHubMixin):
         try:
             with contextlib.redirect_stdout(io.StringIO()):  # huggingface_hub prints where results belong
                 return super().from_pretrained(str(name), **kwargs)
-        except (TypeError, KeyError, RuntimeError, SafetensorError) as error:
-            raise ValueError(f"{name}: holds no {cls.__name__} of ours, or a damaged one ({reason(error)})") from error
         except (OSError, HFValidationError) as error:
-            if Path(name).is_dir():
-                raise OSError(f"{name}: {reason(error)}") from error
-            raise OSError(f"{name}: neither a folder nor a model on the Hub ({reason(error)})") from error
+            where = "" if Path(name).is_dir() else "neither a folder nor a model on the Hub: "
+            raise OSError(f"{name}: {where}{reason(error)}") from error
+        except (TypeError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
+            raise ValueError(f"{name}: holds no {cls.__name__} of ours, or a damaged one ({reason(error)})") from error
 
     def save_half(self, folder: str | Path) -> None:
         """`save_pretrained` with the floating-point weights in half precision; loading restores float32."""
