@@ -55,9 +55,12 @@ def subbands(x: Tensor) -> Tensor:
 
 
 def compress(spectrum: Tensor, power: float, floor: float = 1e-12) -> Tensor:
-    """X / |X|^(1 - power) of a spectrum [..., 2] (real and imaginary part); zero stays zero."""
+    """X / |X|^(1 - power) of a spectrum [..., 2] (real and imaginary part); zero stays zero.
+
+    The floor is a limit, not a summand: exporters take so small a summand for nothing, and silence becomes NaN.
+    """
     energy = spectrum.square().sum(-1, keepdim=True)
-    return spectrum * (energy + floor) ** ((power - 1) / 2)
+    return spectrum * energy.clamp(min=floor) ** ((power - 1) / 2)
 
 
 def magnitude(spectrum: Tensor, floor: float = 1e-12) -> Tensor:
