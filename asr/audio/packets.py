@@ -35,6 +35,7 @@ TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICS", b"3DI")  # what may stand betwee
 CHECKED = frozenset({"flac", "wavpack", "tta", "ape"})  # codecs with checksums that encoders get right
 SUSPECT = 10  # frames
 MANY_PLANES = 8
+BLOCK_OVERLAP = 0.1  # seconds by which the blocks of Vorbis reach into each other, at most
 RETRIES = 8  # after errors of a container
 CLOSED = {"protocol_whitelist": "none"}  # a playlist or a reference must not open other files
 
@@ -118,7 +119,8 @@ class Part:
 
     def _origin(self) -> float:
         start = (self.container.start_time or 0) / av.time_base
-        if self.pages and self.pages[0] <= start < LATEST_START:
+        overlap = BLOCK_OVERLAP if self.codec == "vorbis" else 0.0
+        if self.pages and self.pages[0] - overlap <= start < LATEST_START:
             return 0.0  # it starts late because its first page is damaged, not because it is part of a longer stream
         return 0.0 if self.format in ZERO_BASED and 0 <= start < LATEST_START else start
 

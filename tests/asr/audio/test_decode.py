@@ -66,11 +66,13 @@ def test_all_links_of_a_chained_ogg(suffix):
     assert misplaced(wave[4 * RATE :])[0] >= 11
 
 
+@pytest.mark.parametrize("header", [True, False], ids=["header kept", "header gone"])
 @pytest.mark.parametrize("suffix", ["ogg", "opus"])
-def test_a_damaged_start_of_an_ogg_keeps_the_times_of_the_rest(suffix):
+def test_a_damaged_start_of_an_ogg_keeps_the_times_of_the_rest(suffix, header):
     data = bytearray(encoded(scale(12), suffix))
-    first = [i for i in range(len(data)) if data[i : i + 4] == b"OggS"][2]
-    data[first : first + len(data) // 4] = bytes(len(data) // 4)
+    pages = [i for i in range(len(data)) if data[i : i + 4] == b"OggS"]
+    first = next(i for i in pages if any(data[i + 6 : i + 14])) + (300 if header else 0)
+    data[first : first + len(data) // 8] = bytes(len(data) // 8)
     report = Report()
     windows, worst = misplaced(load(bytes(data), report=report))
     assert report.missing[0].start == 0 and report.missing[0].end > 1
