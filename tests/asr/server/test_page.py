@@ -125,10 +125,10 @@ def test_drop_transcribe_follow_seek_and_download(page, recording, transcriber):
 
 
 def test_record_with_a_microphone(page):
-    wait(page, "#recording button[aria-label*='icrophone']").click()
-    wait(page, "#recording button.record, #recording .record-button").click()
+    wait(page, "#recording button[aria-label='Record audio']").click()
+    wait(page, "#recording .record-button").click()
     time.sleep(6)
-    wait(page, "#recording button.stop, #recording .stop-button").click()
+    wait(page, "#recording .stop-button").click()
     wait(page, "#recording button[aria-label*='lay']")
     wait(page, "#transcribe").click()
     wait(page, "#result .downloads")
