@@ -61,12 +61,18 @@ class TextDecoder(nn.Module):
         self.output.weight = self.embedding.weight
 
     @property
+    def dtype(self) -> torch.dtype:
+        """In which the layers compute; the output layer may be finer, or near ties would be drawn by rounding."""
+        return self.layers[0].out_norm.weight.dtype
+
+    @property
     def most_tokens(self) -> int:
         """Tokens that fit behind the start of the text."""
         return self.sizes.longest - 1
 
     def remember(self, hidden: Tensor, lengths: Tensor) -> SpeechMemory:
         """The speech cache of encoder output [batch, frames, width] with lengths [batch]."""
+        hidden = hidden.to(self.dtype)
         pairs = [layer.speech.keys_values(hidden) for layer in self.layers]
         pairs = [(k.contiguous(), v.contiguous()) for k, v in pairs]  # or every step copies them
         valid = torch.arange(hidden.shape[1], device=hidden.device) < lengths[:, None]
@@ -87,7 +93,7 @@ class TextDecoder(nn.Module):
         mask = None
         if count > 1:
             mask = positions[:, None] >= torch.arange(before + count, device=tokens.device)
-        x = self.embedding(tokens) + self.positions[positions]
+        x = (self.embedding(tokens) + self.positions[positions]).to(self.dtype)
         for number, layer in enumerate(self.layers):
             y = layer.text_norm(x)
             keys, values = cache.append(number, *layer.text.keys_values(y))
@@ -97,7 +103,7 @@ class TextDecoder(nn.Module):
 
     def logits(self, x: Tensor) -> Tensor:
         """Last layer's states [..., width] -> logits [..., vocabulary]."""
-        return self.output(self.norm(x))
+        return self.output(self.norm(x.to(self.norm.weight.dtype)))
 
     def denoise(self, tokens: Tensor, speech: SpeechMemory) -> Tensor:
         """Logits [batch, n, vocabulary] of the next token behind every position of tokens [batch, n]."""

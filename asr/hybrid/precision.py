@@ -2,7 +2,9 @@
 
     float32    exact, the slowest
     bfloat16   weights and products in half the bits; fast where the processor has instructions for them
-    int8       weights of linear layers in 8 bits, activations quantised as they come; on a CPU
+    int8       linear layers of encoder and CTC branch in 8 bits, activations quantised as they come; on a CPU.
+               The decoder, whose utterances share a batch, stays in the faster of the other two: a scale for the whole
+               batch would let one utterance change another's text.
 
 "auto" times one linear layer of the model's size in each and takes the fastest; on a GPU it is bfloat16.
 """
@@ -18,11 +20,14 @@ from functools import cache
 import torch
 from torch import nn
 
+from asr.hybrid.decoder import TextDecoder
+from asr.hybrid.model import HybridModel
+
 COMPUTE_TYPES = ("auto", "float32", "bfloat16", "int8")
 
 
-def converted(model: nn.Module, compute_type: str, device: str) -> nn.Module:
-    """The model for a compute type; its `compute_type` says which was chosen.
+def converted(model: HybridModel, compute_type: str, device: str) -> HybridModel:
+    """The model for a compute type, in place; its `compute_type` says which was chosen.
 
     Raises:
         ValueError: the type is unknown, or is int8 on a GPU.
@@ -33,22 +38,37 @@ def converted(model: nn.Module, compute_type: str, device: str) -> nn.Module:
     if compute_type == "int8" and not on_cpu:
         raise ValueError(f"compute_type int8 is for a CPU; on {device} choose bfloat16 or float32")
     if compute_type == "auto":
-        compute_type = fastest() if on_cpu else "bfloat16"
-    if compute_type == "int8":
-        model = quantised(model)
-    elif compute_type == "bfloat16":
-        model = model.bfloat16()
+        compute_type = fastest(COMPUTE_TYPES[1:]) if on_cpu else "bfloat16"
+    for name in ("encoder", "branch", "decoder"):
+        own = compute_type
+        if name == "decoder" and compute_type == "int8":
+            own = fastest(("float32", "bfloat16"))
+        setattr(model, name, _part(getattr(model, name), own))
     model.compute_type = compute_type
     return model
 
 
+def _part(part: nn.Module, compute_type: str) -> nn.Module:
+    """A module in a number format."""
+    if compute_type == "int8":
+        from torch.ao.quantization import quantize_dynamic
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what a later torch replaces
+            return quantize_dynamic(part, {nn.Linear}, dtype=torch.qint8, inplace=True)
+    if compute_type == "bfloat16":
+        (part.layers if isinstance(part, TextDecoder) else part).bfloat16()
+    return part
+
+
 @cache
-def fastest(width: int = 384, frames: int = 300) -> str:
+def fastest(types: tuple[str, ...], width: int = 384, frames: int = 300) -> str:
     """The compute type in which this processor multiplies [frames, width] by [width, 4 width] fastest."""
-    x, layer = torch.randn(frames, width), nn.Linear(width, 4 * width)
-    inputs = {"float32": x, "bfloat16": x.bfloat16(), "int8": x}
-    layers = {name: converted(nn.Sequential(copy.deepcopy(layer)), name, "cpu") for name in inputs}
-    seconds = {name: _seconds(lambda name=name: layers[name](inputs[name])) for name in inputs}
+    x, layer = torch.randn(frames, width), nn.Sequential(nn.Linear(width, 4 * width))
+    seconds = {}
+    for name in types:
+        own, own_x = _part(copy.deepcopy(layer), name), x.bfloat16() if name == "bfloat16" else x
+        seconds[name] = _seconds(lambda own=own, own_x=own_x: own(own_x))
     return min(seconds, key=seconds.__getitem__)
 
 
@@ -62,12 +82,3 @@ def _seconds(run: Callable[[], object], times: int = 5) -> float:
         run()
         best = min(best, time.perf_counter() - start)
     return best
-
-
-def quantised(model: nn.Module) -> nn.Module:
-    """The model with its linear layers dynamically quantised."""
-    from torch.ao.quantization import quantize_dynamic
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what a later torch replaces
-        return quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8, inplace=True)

@@ -68,7 +68,7 @@ def calibrate_model(table: str, model: Path, decoders: list[str]) -> None:
     recogniser, recordings = load_recogniser(model, "cpu"), read_table(table)
     recogniser.calibration = {}
     config = json.loads((model / "config.json").read_text())
-    config.setdefault("calibration", {})
+    config["calibration"] = config.get("calibration") or {}
     for decoder in decoders:
         config["calibration"][decoder], errors = calibrate(raw_scores(recogniser, recordings, decoder))
         print(
