@@ -13,8 +13,8 @@ from asr.hub import model_file
 from asr.recogniser import Recogniser
 
 WEIGHTS = Path(__file__).parent / "weights"
-SHIPPED = {"compact": "ctc_compact"}  # what `--model` may be, beside folders and Hub ids
-DEFAULT = "compact"
+SHIPPED = {"tiny": "hybrid_tiny", "compact": "ctc_compact"}  # what `--model` may be, beside folders and Hub ids
+DEFAULT = "tiny"
 # What faster-whisper downloads by its size.
 SIZES = ("tiny.en", "base.en", "small", "small.en", "medium", "medium.en", "large-v1", "large-v2", "large-v3", "large",
          "turbo", "large-v3-turbo", "distil-small.en", "distil-medium.en", "distil-large-v2", "distil-large-v3")

@@ -49,7 +49,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     option = parser.add_argument
     option("audio", nargs="+", help="files, folders, glob patterns, @list.txt (one a line), or - for standard input")
-    option("--model", help="name of a shipped model, folder or Hub id (default: compact)")
+    option("--model", help="tiny or compact, which ship, or the folder or Hub id of another model (default: tiny)")
     option("--compute_type", choices=("auto", "float32", "bfloat16", "int8"), default="auto",
            help="number format; auto takes the fastest on this machine (default: %(default)s)")
     option("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps ... (default: %(default)s)")
