@@ -47,7 +47,7 @@ def make_parser() -> argparse.ArgumentParser:
     option("--log_level", choices=("debug", "info", "warning", "error"), default="info", help="(default: %(default)s)")
 
     option = parser.add_argument_group("models").add_argument
-    option("--model", help="name of a shipped model, folder or Hub id (default: compact)")
+    option("--model", help="tiny or compact, which ship, or the folder or Hub id of another model (default: tiny)")
     option("--compute_type", choices=("auto", "float32", "bfloat16", "int8"), default="auto",
            help="number format; auto takes the fastest on this machine (default: %(default)s)")
     option("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps ... (default: %(default)s)")
@@ -123,6 +123,7 @@ def _services(args: argparse.Namespace, folder: Path):
     """Models and limits that the arguments ask for."""
     import torch
 
+    from asr.loading import DEFAULT
     from asr.recogniser import DecodeOptions
     from asr.server.services import Services
     from asr.server.settings import Settings
@@ -141,7 +142,7 @@ def _services(args: argparse.Namespace, folder: Path):
     except (ValueError, OSError, ImportError, RuntimeError, AssertionError) as error:
         # torch raises the last two for a device that is not there.
         raise UsageError(reason(error)) from error
-    return Services(settings, transcriber, args.model or "compact", enhancing, args.enhance_model)
+    return Services(settings, transcriber, args.model or DEFAULT, enhancing, args.enhance_model)
 
 
 def _enhancing(args: argparse.Namespace):

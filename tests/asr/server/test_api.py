@@ -9,6 +9,7 @@ import openai
 import pytest
 import soundfile
 
+from asr.loading import DEFAULT
 from asr.output.writers import LineLimits, write_srt, write_vtt
 from tests.asr.server.conftest import KEY, encoded
 
@@ -36,18 +37,18 @@ def test_json_and_text(client, recording, own):
     assert own.text
     answer = client.audio.transcriptions.create(file=recording, model="whisper-1")
     assert answer.text == own.text and answer.usage.seconds == 5
-    text = client.audio.transcriptions.create(file=recording, model="compact", response_format="text")
+    text = client.audio.transcriptions.create(file=recording, model=DEFAULT, response_format="text")
     assert text == own.text + "\n"
 
 
 def test_subtitles(client, recording, own):
     for name, write in (("srt", write_srt), ("vtt", write_vtt)):
-        answer = client.audio.transcriptions.create(file=recording, model="compact", response_format=name)
+        answer = client.audio.transcriptions.create(file=recording, model=DEFAULT, response_format=name)
         assert answer == write(own, LineLimits())
 
 
 def test_verbose_json(client, recording, own):
-    ask = {"file": recording, "model": "compact", "response_format": "verbose_json"}
+    ask = {"file": recording, "model": DEFAULT, "response_format": "verbose_json"}
     plain = client.audio.transcriptions.create(**ask)
     assert plain.text == own.text and plain.words is None and plain.duration == pytest.approx(own.duration, abs=0.01)
     assert [segment.text for segment in plain.segments] == [segment.text for segment in own.segments]
@@ -64,7 +65,7 @@ def test_stream(client, speech, transcriber):
     pause = np.zeros(24_000, np.float32)
     wave = np.concatenate([speech, pause, speech[:32_000]])
     own = transcriber(wave, 16_000)
-    stream = client.audio.transcriptions.create(file=("two.wav", encoded(wave)), model="compact", stream=True)
+    stream = client.audio.transcriptions.create(file=("two.wav", encoded(wave)), model=DEFAULT, stream=True)
     *deltas, done = stream
     assert len(deltas) == len(own.segments) == 2
     assert "".join(delta.delta for delta in deltas) == done.text == own.text
@@ -72,12 +73,12 @@ def test_stream(client, speech, transcriber):
 
 
 def test_other_formats_and_silence(client, speech, own):
-    flac = client.audio.transcriptions.create(file=("talk.flac", encoded(speech, kind="FLAC")), model="compact")
+    flac = client.audio.transcriptions.create(file=("talk.flac", encoded(speech, kind="FLAC")), model=DEFAULT)
     assert flac.text == own.text
     stereo = encoded(np.stack([speech, speech], 1))
-    assert client.audio.transcriptions.create(file=("stereo.wav", stereo), model="compact").text == own.text
+    assert client.audio.transcriptions.create(file=("stereo.wav", stereo), model=DEFAULT).text == own.text
     silence = ("silence.wav", encoded(np.zeros(16_000, np.float32)))
-    assert client.audio.transcriptions.create(file=silence, model="compact").text == ""
+    assert client.audio.transcriptions.create(file=silence, model=DEFAULT).text == ""
 
 
 def test_answers_at_the_same_time_are_not_mixed_up(client, speech, transcriber):
@@ -86,16 +87,16 @@ def test_answers_at_the_same_time_are_not_mixed_up(client, speech, transcriber):
     assert len(set(expected)) > 4
 
     def ask(number):
-        return client.audio.transcriptions.create(file=(f"{number}.wav", encoded(waves[number])), model="compact").text
+        return client.audio.transcriptions.create(file=(f"{number}.wav", encoded(waves[number])), model=DEFAULT).text
 
     with ThreadPoolExecutor(len(waves)) as threads:
         assert list(threads.map(ask, range(len(waves)))) == expected
 
 
 def test_models(client):
-    assert [model.id for model in client.models.list()] == ["compact", "adaptcrn"]
+    assert [model.id for model in client.models.list()] == [DEFAULT, "adaptcrn"]
     assert client.models.retrieve("adaptcrn").object == "model"
-    with pytest.raises(openai.NotFoundError, match="'other' is not loaded; this server has compact"):
+    with pytest.raises(openai.NotFoundError, match="'other' is not loaded; this server has"):
         client.models.retrieve("other")
 
 
@@ -105,17 +106,17 @@ def test_what_the_model_cannot_do(client, recording):
     with pytest.raises(openai.BadRequestError, match="does not translate"):
         client.audio.translations.create(file=recording, model="whisper-1")
     answer = client.audio.transcriptions.with_raw_response.create(
-        file=recording, model="compact", prompt="names", temperature=0.5
+        file=recording, model=DEFAULT, prompt="names", temperature=0.5
     )
     assert answer.headers["x-ignored"] == "prompt, temperature"
     with pytest.raises(openai.BadRequestError, match="a stream has json or text"):
-        client.audio.transcriptions.create(file=recording, model="compact", stream=True, response_format="srt")
+        client.audio.transcriptions.create(file=recording, model=DEFAULT, stream=True, response_format="srt")
 
 
 def test_wrong_key(server, recording):
     other = openai.OpenAI(base_url=f"{server.url}/v1", api_key="wrong", max_retries=0)
     with pytest.raises(openai.AuthenticationError, match="wrong or missing API key"):
-        other.audio.transcriptions.create(file=recording, model="compact")
+        other.audio.transcriptions.create(file=recording, model=DEFAULT)
     assert httpx.get(f"{server.url}/metrics").status_code == 401
     assert httpx.get(f"{server.url}/health").json() == {"status": "ok"}
 
@@ -141,7 +142,7 @@ def test_metrics(server, client, recording):
 
     name = 'asr_requests_total{path="/v1/audio/transcriptions",status="200"}'
     before = counted()
-    client.audio.transcriptions.create(file=recording, model="compact")
+    client.audio.transcriptions.create(file=recording, model=DEFAULT)
     after = counted()
     assert after[name] == before.get(name, 0) + 1
     assert after["asr_audio_seconds_total"] - before["asr_audio_seconds_total"] == pytest.approx(4.2, abs=0.2)
