@@ -24,7 +24,7 @@ class Aligner:
     """A recogniser whose CTC output places words in time.
 
     Args:
-        name: folder or Hub id of one of our own recognisers, "compact" for the one that ships.
+        name: of one of our own recognisers: a shipped one, a folder or a Hub id.
 
     Raises:
         ValueError: its vocabulary cannot spell texts.
