@@ -39,7 +39,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _run(args)
     except UsageError as error:
-        parser.error(printable(str(error)))
+        complain(f"{parser.prog}: error: {error}")  # one line, without the usage that a spelling mistake brings
+        return 2
 
 
 def make_parser() -> argparse.ArgumentParser:
