@@ -1,6 +1,7 @@
 import io
 import subprocess
 import sys
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import numpy as np
@@ -168,20 +169,23 @@ def test_two_inputs_of_one_name_are_both_done(recordings, saved_model, capsys):
     assert "has the same name" in capsys.readouterr().err
 
 
-@pytest.fixture
+@contextmanager
 def small_disk():
-    """Files may have 5000 bytes, beyond which the system refuses them as a full disk does."""
+    """Files may have 5000 bytes, beyond which the system refuses them as a full disk does; pytest's own log too."""
     resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_full_disk_is_one_line_and_the_next_file_is_tried(recordings, saved_model, capsys, small_disk):
+def test_a_full_disk_is_one_line_and_the_next_file_is_tried(recordings, saved_model, capsys):
     soundfile.write(recordings / "short.wav", np.zeros(800), 16_000)
     inputs = [str(recordings / name) for name in ("a.wav", "short.wav")]
-    assert main([*inputs, "-o", str(recordings / "out"), "--model", str(saved_model)]) == 1
+    with small_disk():
+        assert main([*inputs, "-o", str(recordings / "out"), "--model", str(saved_model)]) == 1
     lines = [line for line in capsys.readouterr().err.splitlines() if "cannot be written" in line]
     assert lines == [f"{inputs[0]}: {recordings / 'out' / 'a.wav'} cannot be written (File too large)"]
     assert [path.name for path in (recordings / "out").iterdir()] == ["short.wav"]
