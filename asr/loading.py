@@ -80,7 +80,8 @@ def _is_converted(name: str | Path) -> bool:
 
 def shipped(name: str | Path | None) -> str | Path:
     """The folder of a shipped model's name (None: of the default); other names as they are."""
-    name = name or DEFAULT
+    if name is None:  # whatever folders lie about where the program runs
+        return WEIGHTS / SHIPPED[DEFAULT]
     return WEIGHTS / SHIPPED[name] if name in SHIPPED and not Path(name).exists() else name
 
 

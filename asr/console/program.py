@@ -39,6 +39,8 @@ def program(main: Callable[..., int]) -> Callable[..., int]:
     @functools.wraps(main)
     def run(*arguments, **options) -> int:
         os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # its retries without a network are not worth a line each
+        if not (sys.stderr and sys.stderr.isatty()):
+            os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         with _terminable(), _open_streams():
             try:
                 try:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from asr.compact import CompactEncoder
-from asr.loading import load_recogniser
+from asr.loading import DEFAULT, SHIPPED, WEIGHTS, load_recogniser, shipped
 from asr.pretrained.ctc import CTCEncoder, PieceTokenizer
 from asr.recogniser import DecodeOptions
 
@@ -148,6 +148,13 @@ def test_models_that_are_not_there(tmp_path, monkeypatch):
         load_recogniser(tmp_path)
     with pytest.raises(OSError, match="nobody/nothing: neither a folder nor a model"):
         load_recogniser("nobody/nothing")
+
+
+def test_the_default_is_not_a_folder_of_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in SHIPPED:
+        (tmp_path / name).mkdir()
+    assert shipped(None) == WEIGHTS / SHIPPED[DEFAULT] and shipped(DEFAULT) == DEFAULT
 
 
 def test_models_of_another_kind(tmp_path, tiny_denoiser):
