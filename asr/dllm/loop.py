@@ -87,8 +87,8 @@ class DenoisingOptions:
             raise ValueError(f"pruning is {self.pruning!r}; choose one of {', '.join(PRUNING)}")
         if self.max_passes < 1:
             raise ValueError(f"max_passes is {self.max_passes}; it must be at least 1")
-        if self.elastic is not None and not 0 <= self.elastic <= 1:
-            raise ValueError(f"elastic is {self.elastic}; as a cosine similarity it must lie in 0..1")
+        if self.elastic is not None and self.elastic < 0:
+            raise ValueError(f"elastic is {self.elastic}; a cosine similarity from 0 on (above 1 always refreshes)")
         if self.elastic is not None and not self.early_exit:
             raise ValueError("elastic refreshes what early_exit leaves out: it has no meaning without it")
 

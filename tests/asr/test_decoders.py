@@ -97,9 +97,9 @@ def test_every_choice_runs(recogniser, tiny_denoiser, waves, choices):
 
 
 def test_choices_are_read_from_text():
-    pairs = ["prior=none", "early_exit=false", "elastic=0.8", "commit=factor:2", "max_passes=3"]
+    pairs = ["prior=none", "speech_cache=false", "elastic=0.8", "commit=factor:2", "max_passes=3"]
     assert parse_choices(pairs) == {
-        "prior": "none", "early_exit": False, "elastic": 0.8, "commit": "factor:2", "max_passes": 3,
+        "prior": "none", "speech_cache": False, "elastic": 0.8, "commit": "factor:2", "max_passes": 3,
     }  # fmt: skip
     assert parse_choices(["elastic=none"]) == {"elastic": None}
     wrongs = ("prior", "colour=red", "max_passes=many", "early_exit=3", "prior=dream", "max_passes=true", "commit=m")

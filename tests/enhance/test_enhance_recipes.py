@@ -145,13 +145,13 @@ def test_word_errors_are_pooled(pairs, monkeypatch):
     class Hears:
         def __call__(self, wave, sampling_rate):
             loud = bool(np.abs(wave).max() > 0.3)  # only the noisy files at -5 dB are that loud
-            return type("Transcript", (), {"text": "one two three" + " four" * loud})
+            return type("Transcript", (), {"text": "red green blue" + " white" * loud})
 
     monkeypatch.setattr("recipes.evaluation.evaluate_enhance._recogniser", Hears)
     noisy = measured(pairs, metrics=["si_snr"])["systems"]["noisy"]
     assert noisy["-5"]["dwer"] == pytest.approx(1 / 3) and noisy["10"]["dwer"] == 0
     assert noisy["all"]["dwer"] == pytest.approx(1 / 6)
-    (pairs / "texts.tsv").write_text("id\ttext\ns\tone two three four\n")
+    (pairs / "texts.tsv").write_text("id\ttext\ns\tred green blue white\n")
     noisy = measured(pairs, metrics=["si_snr"], texts=pairs / "texts.tsv")["systems"]["noisy"]
     assert noisy["-5"]["wer"] == 0 and noisy["10"]["wer"] == pytest.approx(1 / 4)
 
