@@ -104,8 +104,8 @@ class CanvasOptions:
     blank_penalty: float = 0.0
 
     def __post_init__(self):
-        if not 0 <= self.threshold <= 1:
-            raise ValueError(f"threshold is {self.threshold}; it must lie in 0..1")
+        if self.threshold < 0:
+            raise ValueError(f"threshold is {self.threshold}; a probability from 0 on (above 1 masks every token)")
         if self.slack < 0 or self.slack_least < 0:
             raise ValueError(f"slack is {self.slack} and slack_least {self.slack_least}; neither may be negative")
 
