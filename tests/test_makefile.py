@@ -20,6 +20,7 @@ def test_names_with_spaces_and_quotes(tmp_path, name):
     (tmp_path / "pyproject.toml").touch()
     (tmp_path / ".venv" / "core").touch()
     command = ["make", "--no-print-directory", "-f", MAKEFILE, "transcribe", f"AUDIO={name}"]
-    outer = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}  # make test runs this too
+    # `make test` runs this too, and would tell the inner make so.
+    outer = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=outer)
     assert done.stdout.splitlines() == ["-m", "asr.transcribe", name.replace("$$", "$")], done.stderr
