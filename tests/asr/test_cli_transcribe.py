@@ -182,7 +182,7 @@ def test_silence_is_no_error(tiny_ctc_model, tmp_path, capsys):
         (["--device", "abacus", "a.wav"], "abacus"),
         (["--decoder", "ar", "--decoder_model", "./nowhere", "a.wav"], "./nowhere"),
         (["--decoder", "dllm", "a.wav"], "another vocabulary"),
-        (["--decoder", "dllm", "--denoising", "threshold=9", "--", "a.wav"], "threshold is 9"),
+        (["--decoder", "dllm", "--denoising", "threshold=-1", "--", "a.wav"], "threshold is -1"),
         (["--decoder", "dllm", "--denoising", "max_passes=0", "--", "a.wav"], "max_passes is 0"),
         (["--decoder", "dllm", "--denoising", "commit=factor:x", "--", "a.wav"], "'x' is no number"),
         (["--decoder", "dllm", "--denoising", "pruning=some", "--", "a.wav"], "pruning is 'some'"),
