@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from asr.hybrid.encoder import EncoderLayer, _within
+from asr.hybrid.encoder import EncoderLayer, within
 
 
 @dataclass
@@ -49,12 +49,12 @@ class CTCBranch(nn.Module):
         else:
             shares = self.mixture.softmax(0)
             x = sum(share * norm(state) for share, norm, state in zip(shares, self.norms, states, strict=True))
-        x = x * _within(x.shape[1], lengths).unsqueeze(-1)
+        x = x * within(x.shape[1], lengths).unsqueeze(-1)
         x = F.gelu(self.gather(x.transpose(1, 2))).transpose(1, 2)
         lengths = (lengths + self.sizes.stride - 1) // self.sizes.stride
         mask = None
         if int(lengths.min()) < x.shape[1]:
-            mask = _within(x.shape[1], lengths)[:, None, None, :]
+            mask = within(x.shape[1], lengths)[:, None, None, :]
         for layer in self.layers:
             x = layer(x, mask)
         return F.log_softmax(self.head(self.norm(x)).float(), dim=-1), lengths

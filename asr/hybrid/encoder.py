@@ -116,14 +116,14 @@ class SpeechEncoder(nn.Module):
         if int(lengths_out.max()) > self.sizes.longest:
             seconds = 0.02 * self.sizes.longest
             raise ValueError(f"an utterance of {lengths.max() / 100:.1f} s; the encoder takes {seconds:.0f} s at most")
-        valid = _within(features.shape[1], lengths)
+        valid = within(features.shape[1], lengths)
         features = features.to(self.first.weight.dtype)
         x = F.gelu(self.first(features.transpose(1, 2))) * valid.unsqueeze(1)
         x = F.gelu(self.second(x)).transpose(1, 2)
         x = x + self.positions[: x.shape[1]]
         mask = None
         if int(lengths_out.min()) < x.shape[1]:
-            mask = _within(x.shape[1], lengths_out)[:, None, None, :]
+            mask = within(x.shape[1], lengths_out)[:, None, None, :]
         states = [x]
         for layer in self.layers:
             x = layer(x, mask)
@@ -132,6 +132,6 @@ class SpeechEncoder(nn.Module):
         return states, lengths_out
 
 
-def _within(count: int, lengths: Tensor) -> Tensor:
+def within(count: int, lengths: Tensor) -> Tensor:
     """[batch, count], True before each length."""
     return torch.arange(count, device=lengths.device) < lengths[:, None]

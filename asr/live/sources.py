@@ -9,10 +9,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from asr.audio.errors import AudioError
-from asr.audio.io import SAMPLING_RATE, resample
+from asr.audio.io import SAMPLING_RATE
+from asr.live.pcm import PCMStream
 
 BLOCK = 0.1  # seconds
-FORMATS = {"s16le": np.dtype("<i2"), "f32le": np.dtype("<f4")}
 
 
 def raw_blocks(file, rate: int, channels: int, sample_format: str = "s16le") -> Iterator[np.ndarray]:
@@ -22,19 +22,17 @@ def raw_blocks(file, rate: int, channels: int, sample_format: str = "s16le") -> 
         file: binary file; what has come is handed on, however little, so that nothing waits for a full block.
         rate: its sampling rate in Hz.
         channels: its channels, which are averaged.
-        sample_format: a key of `FORMATS`.
+        sample_format: a key of `asr.live.pcm.FORMATS`.
     """
-    dtype = FORMATS[sample_format]
-    size, left = dtype.itemsize * channels, b""
-    most = max(size, int(BLOCK * rate) * size)
+    stream = PCMStream(rate, channels, sample_format)
+    most = max(1, int(BLOCK * rate)) * channels * stream.dtype.itemsize
     while data := (file.read1(most) if hasattr(file, "read1") else file.read(most)):
-        data = left + data
-        whole = len(data) // size * size
-        left = data[whole:]
-        samples = np.frombuffer(data[:whole], dtype).astype(np.float32).reshape(-1, channels).mean(1)
-        samples = samples / 32768 if dtype.kind == "i" else samples
-        if len(samples):
-            yield resample(samples, rate, SAMPLING_RATE)
+        block = stream.push(data)
+        if len(block):
+            yield block
+    rest = stream.push(b"", is_last=True)  # what the resampling filter still holds
+    if len(rest):
+        yield rest
 
 
 def microphone_blocks(device: str | int | None = None) -> Iterator[np.ndarray]:

@@ -21,9 +21,9 @@ from dataclasses import replace
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
 from asr.audio.errors import AudioError
+from asr.live.pcm import PCMStream
 from asr.live.stream import LONGEST, LiveEvent, LiveState, LiveTranscriber
 from asr.server.errors import ApiError, as_api_error
-from asr.server.pcm import PCMStream
 from asr.server.services import Services
 
 BACKLOG = 20.0  # seconds of audio taken in ahead of recognition; the rest waits with the sender

@@ -95,7 +95,7 @@ def test_process_stdin_and_interrupt(recordings, tiny_ctc_model):
 def test_one_file_in_every_format(transcribe, recordings):
     status, text, _ = transcribe(recordings / "a.wav")
     assert status == 0 and text.strip() and "\t" not in text
-    assert transcribe(recordings / "a.wav", "-f", "srt")[1].startswith("1\n00:00:00,000 --> 00:00:01,0")
+    assert transcribe(recordings / "a.wav", "-f", "srt")[1].startswith("1\n00:00:00,000 --> 00:00:01,000\n")
     assert transcribe(recordings / "a.wav", "-f", "vtt")[1].startswith("WEBVTT\n\n")
     assert transcribe(recordings / "a.wav", "-f", "tsv")[1].startswith("start\tend\ttext\n0\t1000\t")
     segment = json.loads(transcribe(recordings / "a.wav", "-f", "json")[1])["segments"][0]

@@ -34,4 +34,4 @@ def test_version():
 def test_every_program_is_there(name):
     from importlib.util import find_spec
 
-    assert find_spec(COMMANDS[name][0]) or name == "serve"  # comes with the server
+    assert find_spec(COMMANDS[name][0])
