@@ -20,17 +20,24 @@ class Leveller:
     def __init__(self, frame_seconds: float):
         self.fall, self.loudness = FALL**frame_seconds, FLOOR
 
-    def __call__(self, frame: np.ndarray) -> np.ndarray:
-        """The frame [samples], louder where it is quiet."""
-        self.loudness = max(_effective(frame), self.loudness * self.fall, FLOOR)
-        return frame if self.loudness >= TARGET else frame * np.float32(TARGET / self.loudness)
+    def __call__(self, frames: np.ndarray) -> np.ndarray:
+        """The next frames [n, samples], louder where it is quiet."""
+        gains = np.ones((len(frames), 1), np.float32)
+        for i, effective in enumerate(_effective(frames).tolist()):
+            self.loudness = max(effective, self.loudness * self.fall, FLOOR)
+            if self.loudness < TARGET:
+                gains[i] = TARGET / self.loudness
+        return frames * gains
 
 
 def levelled(wave: np.ndarray) -> np.ndarray:
     """The wave [samples], louder where all of it is quiet."""
-    loudest = max((_effective(wave[i : i + FRAME]) for i in range(0, len(wave), FRAME)), default=0.0)
+    whole = len(wave) // FRAME * FRAME
+    parts = wave[:whole].reshape(-1, FRAME), wave[None, whole:]
+    loudest = max((float(_effective(part).max()) for part in parts if part.size), default=0.0)
     return wave if not FLOOR < loudest < TARGET else wave * np.float32(TARGET / loudest)
 
 
-def _effective(frame: np.ndarray) -> float:
-    return float(np.sqrt(np.mean(np.square(frame)))) if len(frame) else 0.0
+def _effective(frames: np.ndarray) -> np.ndarray:
+    """Effective values [n] of frames [n, samples]."""
+    return np.sqrt(np.mean(np.square(frames), axis=-1))

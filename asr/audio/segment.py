@@ -7,22 +7,21 @@ after has no influence on a segment, so a recording of any length needs the memo
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cache
 
 import numpy as np
 
 from asr.audio.io import SAMPLING_RATE
 from asr.audio.level import Leveller
 
-FRAME = 512  # samples: 32 ms, what silero-vad judges at a time
+FRAME = 512  # samples: 32 ms, what a detector judges at a time
 FRAME_SECONDS = FRAME / SAMPLING_RATE
+BLOCK = 1024  # frames that the detector gets at once: more would only take more memory
 CERTAIN = 0.8  # probability
 
-SpeechDetector = Callable[[np.ndarray], float]  # a frame [512] -> probability of speech; remembers the past
+SpeechDetector = Callable[[np.ndarray], np.ndarray]  # next frames [n, 512] -> probabilities of speech [n]
 
 
 @dataclass(frozen=True)
@@ -42,33 +41,10 @@ class SpeechSegment:
 
 
 def silero() -> SpeechDetector:
-    """The detector of one stream by silero-vad (MIT, https://github.com/snakers4/silero-vad), 16 kHz."""
-    import torch
+    """The detector of one stream by silero-vad."""
+    from asr.audio.silero import Silero  # late, since torch takes its time
 
-    model = copy.deepcopy(_silero_model())  # its recurrent state lives in the module
-    model.reset_states()
-
-    @torch.inference_mode()
-    def detect(frame: np.ndarray) -> float:
-        return model(torch.from_numpy(frame), SAMPLING_RATE).item()
-
-    return detect
-
-
-@cache
-def _silero_model():
-    import warnings
-
-    import torch
-
-    threads = torch.get_num_threads()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch.jit.load is deprecated, and is what silero-vad uses
-        import silero_vad
-
-        model = silero_vad.load_silero_vad()
-    torch.set_num_threads(threads)  # importing silero_vad sets it to 1 for the whole process
-    return model
+    return Silero()
 
 
 @dataclass(frozen=True)
@@ -137,13 +113,14 @@ class SegmentStream:
         samples = np.concatenate([self._rest, block])
         whole = len(samples) // FRAME * FRAME
         self._rest = samples[whole:]
-        for frame in samples[:whole].reshape(-1, FRAME):
-            yield from self._add(frame)
+        for first in range(0, whole, BLOCK * FRAME):
+            yield from self._add(samples[first : min(first + BLOCK * FRAME, whole)].reshape(-1, FRAME))
 
     def finish(self) -> Iterator[SpeechSegment]:
         """What is left at the end of the stream."""
         if len(self._rest):
-            yield from self._add(self._rest)
+            last = np.pad(self._rest, (0, FRAME - len(self._rest)))
+            yield from self._add(last[None], len(self._rest))
         pending = self._pending
         if pending.has_speech:
             end = min(len(pending), pending.speech_end + _frames(self.segmenter.padding))
@@ -157,11 +134,15 @@ class SegmentStream:
             return None
         return SpeechSegment(pending.first * FRAME_SECONDS, np.concatenate(pending.frames))
 
-    def _add(self, frame: np.ndarray) -> Iterator[SpeechSegment]:
+    def _add(self, frames: np.ndarray, samples: int = FRAME) -> Iterator[SpeechSegment]:
+        """Hear the next frames [n, FRAME], of which so many samples count."""
+        probabilities = self._detect(self._level(frames)).tolist()
+        for frame, probability in zip(frames, probabilities, strict=True):
+            yield from self._judge(frame[:samples], probability)
+
+    def _judge(self, frame: np.ndarray, probability: float) -> Iterator[SpeechSegment]:
         segmenter, pending = self.segmenter, self._pending
         offset = max(0.0, segmenter.onset - 0.15) if segmenter.offset is None else segmenter.offset
-        heard = self._level(np.pad(frame, (0, FRAME - len(frame))) if len(frame) < FRAME else frame)
-        probability = self._detect(heard)
         self._speaking = probability >= (offset if self._speaking else segmenter.onset)
         pending.add(frame, probability, self._speaking)
         if pending.silence >= _frames(segmenter.max_pause):

@@ -167,7 +167,7 @@ def test_quiet_sound_is_heard(decibels):
     """The detector of these tests takes what is over -40 dB for speech, and the recogniser too."""
     quiet = np.concatenate([np.zeros(RATE), np.sin(2 * np.pi * 300 * np.arange(2 * RATE) / RATE), np.zeros(RATE)])
     noise = 1e-5 * np.random.default_rng(0).standard_normal(len(quiet))
-    detector = lambda: lambda frame: float(np.sqrt(np.mean(frame**2)) > 0.009)  # noqa: E731
+    detector = lambda: lambda frames: (np.sqrt(np.mean(frames**2, axis=1)) > 0.009).astype(float)  # noqa: E731
     heard = Transcriber(PitchRecogniser(), segmenter=Segmenter(detector=detector))
     transcript = heard(np.float32(quiet * 10 ** (decibels / 20) + noise), RATE)
     assert "p300" in transcript.text

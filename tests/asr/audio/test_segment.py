@@ -1,4 +1,6 @@
+import itertools
 import tracemalloc
+import warnings
 
 import numpy as np
 import pytest
@@ -69,8 +71,9 @@ def test_without_a_pause_the_least_likely_frame_is_cut(make_tone):
     dip = 8.0  # seconds
 
     def detector():
-        frames = iter(range(10_000))
-        return lambda _: 0.6 if abs(next(frames) * FRAME_SECONDS - dip) < 0.05 else 0.9
+        numbers = itertools.count()
+        quiet = lambda: abs(next(numbers) * FRAME_SECONDS - dip) < 0.05  # noqa: E731
+        return lambda frames: np.array([0.6 if quiet() else 0.9 for _ in frames])
 
     first, *_ = Segmenter(detector=detector, max_seconds=15)([make_tone(300, 20)])
     assert first.end == pytest.approx(dip, abs=0.1)
@@ -87,7 +90,7 @@ def test_nothing_in_nothing_out(segmenter):
 
 
 def test_onset_zero_takes_everything(make_silence):
-    segments = list(Segmenter(onset=0, detector=lambda: lambda frame: 0.0)([make_silence(70)]))
+    segments = list(Segmenter(onset=0, detector=lambda: lambda frames: np.zeros(len(frames)))([make_silence(70)]))
     assert sum(s.duration for s in segments) == pytest.approx(70)
 
 
@@ -135,6 +138,26 @@ def test_silero_streams_are_independent(speak):
     assert [times(segments) for segments in zip(*pairs, strict=True)] == [alone, alone]
 
 
+@pytest.mark.parametrize("block", [1, 7, 1500])
+def test_silero_in_blocks_is_the_script_of_its_package(speak, block):
+    from asr.audio.silero import FRAME, Silero
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import silero_vad
+
+        threads = torch.get_num_threads()
+        script = silero_vad.load_silero_vad()
+        torch.set_num_threads(threads)
+    wave = np.tile(np.concatenate([speak("one two three"), np.zeros(RATE, np.float32)]), 1 if block == 1 else 16)
+    frames = wave[: len(wave) // FRAME * FRAME].reshape(-1, FRAME)
+    with torch.inference_mode():
+        expected = [float(script(torch.from_numpy(frame), RATE)) for frame in frames]
+    detector = Silero()
+    found = np.concatenate([detector(frames[i : i + block]) for i in range(0, len(frames), block)])
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
 def music(seconds=20):
     """Plucked notes of changing pitch, five harmonics each."""
     rng = np.random.default_rng(0)
@@ -164,9 +187,9 @@ def test_silero_takes_no_noise_for_speech(wave):
 
 
 def test_loading_silero_leaves_the_thread_count_alone(make_silence):
-    from asr.audio.segment import _silero_model
+    from asr.audio.silero import network
 
-    _silero_model.cache_clear()
+    network.cache_clear()
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:

@@ -57,7 +57,7 @@ class Namer:
 
 def loudness():
     """A speech detector that takes any sound for speech."""
-    return lambda frame: float(np.sqrt(np.mean(frame**2)) > 0.01)
+    return lambda frames: (np.sqrt(np.mean(frames**2, axis=1)) > 0.01).astype(float)
 
 
 class Halver:
