@@ -9,7 +9,11 @@ import os
 from collections.abc import Iterator
 from typing import BinaryIO
 
+import numpy as np
+
+from asr.audio import mp4, ogg
 from asr.audio.report import Report
+from asr.audio.views import View
 
 SLACK = 512  # bytes: recorders miscount by as much, and tails of that size hold no words
 STREAMED = 0x7FFF_0000  # bytes: writers to a pipe put lengths from here up into a WAV header
@@ -22,42 +26,9 @@ BIT_RATES = {
     (False, 2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
 ASF_PROPERTIES = bytes.fromhex("A1DCAB8C47A9CF118EE400C00C205365")
+TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICS", b"3DI")  # what may stand between or behind the frames of MP3
+TAG_HEADER = 32  # bytes that tell the length of a tag
 CHUNK_LIMIT = 1000  # chunks before the samples; a file with more is no recording
-
-
-class View:
-    """The bytes from `start` to `end` of an open file as a file of its own; `patches` replace some, by position."""
-
-    def __init__(self, file: BinaryIO, start: int, end: int):
-        self.file, self.start, self.size = file, start, end - start
-        self.patches: dict[int, bytes] = {}
-        self.share = 1.0  # of what its header promises is there
-        self.position = 0
-
-    def again(self) -> View:
-        """The same bytes with a position of their own."""
-        view = View(self.file, self.start, self.start + self.size)
-        view.patches, view.share = self.patches, self.share
-        return view
-
-    def read(self, count: int = -1) -> bytes:
-        left = max(0, self.size - self.position)
-        self.file.seek(self.start + self.position)
-        data = self.file.read(left if count < 0 else min(count, left))
-        for at, patch in self.patches.items():
-            first, last = max(at, self.position), min(at + len(patch), self.position + len(data))
-            if first < last:
-                mine = first - self.position
-                data = data[:mine] + patch[first - at : last - at] + data[mine + last - first :]
-        self.position += len(data)
-        return data
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self.position = max(0, offset + (0, self.position, self.size)[whence])
-        return self.position
-
-    def tell(self) -> int:
-        return self.position
 
 
 def parts(file: BinaryIO, report: Report) -> Iterator[View]:
@@ -79,9 +50,11 @@ def parts(file: BinaryIO, report: Report) -> Iterator[View]:
         whole.share = min(1.0, (whole.size + SLACK) / (8 + int.from_bytes(magic[4:8], "little")))
         yield whole
     elif magic[:4] == b"OggS":
-        firsts = [*_ogg_links(head), head.size]
+        firsts = [*ogg.links(head), head.size]
         for first, last in zip(firsts[:-1], firsts[1:], strict=True):
             yield View(file, head.start + first, head.start + last)
+    elif magic[4:8] == b"ftyp":
+        yield mp4.mended(whole)
     else:
         yield whole
 
@@ -89,12 +62,19 @@ def parts(file: BinaryIO, report: Report) -> Iterator[View]:
 def id3_bytes(view: View) -> int:
     """Length of the ID3v2 tags at the start."""
     length = 0
-    while True:
-        view.seek(length)
-        tag = view.read(10)
-        if len(tag) < 10 or tag[:3] != b"ID3":
-            return length
-        length += 10 + sum((byte & 0x7F) << 7 * (3 - i) for i, byte in enumerate(tag[6:]))
+    while (head := view.at(length, TAG_HEADER)).startswith(b"ID3") and len(head) >= 10:
+        length += tag_bytes(head)
+    return length
+
+
+def tag_bytes(head: bytes) -> int:
+    """Length of the tag (ID3v2, ID3v1, APE) that starts with these bytes; 0 where none does, or it does not tell."""
+    if head.startswith(b"ID3") and len(head) >= 10:
+        return 10 + sum((byte & 0x7F) << 7 * (3 - i) for i, byte in enumerate(head[6:10]))
+    if head.startswith(b"APETAGEX") and len(head) >= 24:
+        is_header = head[23] & 0x20  # which its length leaves out
+        return int.from_bytes(head[12:16], "little") + 32 if is_header else 32
+    return 128 if head.startswith(b"TAG") else 0
 
 
 def _mend_wav(view: View, report: Report) -> None:
@@ -150,74 +130,29 @@ def _are_chunks(view: View, position: int) -> bool:
     return position - 8 <= view.size + SLACK
 
 
-def _ogg_links(view: View) -> list[int]:
-    """Where the links of a chained Ogg start (RFC 3533, section 4: icecast writes one per song)."""
-    starts, at, in_header = [0], 0, True
-    while (page := _ogg_page(view, at)) is not None:
-        at, length, is_first = page
-        if is_first and not in_header:
-            starts.append(at)
-        in_header = is_first
-        at += length
-    return starts
-
-
-def _ogg_page(view: View, at: int) -> tuple[int, int, bool] | None:
-    """Position, length and whether it begins a stream, of the next Ogg page at or after `at`."""
-    view.seek(at)
-    header = view.read(27 + 255)
-    while header[:5] != b"OggS\0":
-        found = header.find(b"OggS\0", 1)
-        if found < 0:
-            if len(header) < 5:
-                return None
-            found = len(header) - 4
-        at += found
-        view.seek(at)
-        header = view.read(1 << 16)
-    if len(header) < 27 or len(header) < 27 + header[26]:
-        return None
-    return at, 27 + header[26] + sum(header[27 : 27 + header[26]]), bool(header[5] & 2)
-
-
-def ogg_granules(view: View) -> tuple[int, int] | None:
-    """Positions, in samples of the codec, at the end of the first page with sound and of the last page.
-
-    The first is 0 where no page follows the headers. None: there are several streams, each with its own clock.
-    """
-    first, last, at, streams = 0, 0, 0, 0
-    while not first and (page := _ogg_page(view, at)) is not None and page[0] == at:
-        first = max(0, _granule(view, at))  # 0: headers
-        streams += page[2]
-        at += page[1]
-    if streams != 1:
-        return None
-    at = max(0, view.size - (1 << 16))
-    while (page := _ogg_page(view, at)) is not None:
-        last = max(last, _granule(view, page[0]))
-        at = page[0] + page[1]
-    return first, last
-
-
-def _granule(view: View, at: int) -> int:
-    view.seek(at + 6)
-    return int.from_bytes(view.read(8), "little", signed=True)
-
-
-def ends_with_whole_page(view: View) -> bool:
-    """Whether nothing is cut off the last page of an Ogg (RFC 3533, section 6)."""
-    at = max(0, view.size - (1 << 16))  # the largest page is shorter
-    while (page := _ogg_page(view, at)) is not None:
-        at = page[0] + page[1]
-    view.seek(at)
-    return at <= view.size and b"OggS" not in view.read()
-
-
 def ends_with_whole_ts_packet(view: View) -> bool:
     """Whether a packet of a transport stream (188 bytes, or 204 with check bytes) starts right before the end."""
     view.seek(max(0, view.size - 204))
     tail = view.read()
     return b"G" in (tail[-188:-187], tail[-204:-203])
+
+
+def is_whole_ts(view: View, start: int, end: int, pid: int) -> bool:
+    """Whether a transport stream is packets in a row, those of `pid` numbered without a gap (ISO 13818-1, 2.4.3).
+
+    Args:
+        start, end: where two of its packets start.
+    """
+    for length in (188, 192, 204):  # plain, with a time before it, with check bytes behind it
+        if (end - start) % length == 0:
+            data = view.at(start, end - start + length)
+            packets = np.frombuffer(data[: len(data) // length * length], np.uint8).reshape(-1, length).astype(int)
+            head = packets[:, :4]
+            mine = head[(head[:, 1] & 0x1F) * 256 + head[:, 2] == pid]
+            numbers = mine[mine[:, 3] & 0x10 > 0, 3]  # of those with content
+            if (head[:, 0] == ord("G")).all():
+                return bool((np.diff(numbers) % 16 <= 1).all())  # 0: sent twice
+    return False
 
 
 def mp3_seconds(view: View) -> float | None:
@@ -231,7 +166,7 @@ def mp3_seconds(view: View) -> float | None:
         frames = int.from_bytes(head[at + 14 : at + 18], "big")
     if not frames or not mpeg_frame_bytes(head[:4]):
         return None
-    samples, sampling_rate = _mpeg_rate(head)
+    samples, sampling_rate = mpeg_rate(head)
     return frames * samples / sampling_rate
 
 
@@ -246,7 +181,7 @@ def asf_seconds(view: View) -> float | None:
     return played / 1e7 - preroll / 1e3 or None  # in units of 100 ns and of milliseconds
 
 
-def _mpeg_rate(header: bytes) -> tuple[int, int]:
+def mpeg_rate(header: bytes) -> tuple[int, int]:
     """Samples in a frame of MPEG audio and its sampling rate in Hz."""
     version, layer = header[1] >> 3 & 3, 4 - (header[1] >> 1 & 3)
     samples = 576 if layer == 3 and version != 3 else 1152
@@ -261,6 +196,6 @@ def mpeg_frame_bytes(header: bytes) -> int:
     bit_rate, rate = header[2] >> 4, header[2] >> 2 & 3
     if version == 1 or layer not in (2, 3) or bit_rate in (0, 15) or rate == 3:
         return 0
-    samples, sampling_rate = _mpeg_rate(header)
+    samples, sampling_rate = mpeg_rate(header)
     kilobits = BIT_RATES[version == 3, layer][bit_rate - 1]
     return samples // 8 * kilobits * 1000 // sampling_rate + (header[2] >> 1 & 1)

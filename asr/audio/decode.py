@@ -15,17 +15,20 @@ from typing import BinaryIO
 import av
 import numpy as np
 
-from asr.audio.containers import View, parts
+from asr.audio import ogg
+from asr.audio.containers import parts
 from asr.audio.errors import AudioError
 from asr.audio.packets import GAPLESS, Part
 from asr.audio.report import Report, told
 from asr.audio.samples import Conform
 from asr.audio.timeline import ROUNDING, Frame, Timeline
+from asr.audio.views import View
 
 BLOCK_SECONDS = 4.0
 TOLERANCE = 0.2  # seconds by which a header's length may differ from what there is
 LATE = 60.0  # seconds behind the promised end from where on a time stamp is taken for damage
 LONGEST_END = 86_400.0  # seconds; a header that promises more is damaged itself
+WORTH_A_DOUBT = 0.3  # seconds; times that are better need no word
 WORTH_A_REMARK = 1.0  # seconds of silence that nothing accounts for
 
 
@@ -99,7 +102,8 @@ class Reader:
                 self._lose(timeline.seconds, None)
                 continue
             with opened as part:
-                start, promised, self.gapless = timeline.seconds, part.promised, part.format in GAPLESS
+                start, promised = timeline.seconds, part.promised
+                self.gapless = part.format in GAPLESS or part.view.is_mended
                 timeline.start_part(part.origin, None if promised is None else promised + LATE)
                 for frame in part.frames():
                     if frame.lost:
@@ -108,12 +112,20 @@ class Reader:
                     samples, time = conform(frame)
                     yield from timeline.place(Frame(samples, time, frame.damaged))
                 yield from timeline.finish_part()
+                if part.tail:
+                    self._remark_on_estimate(part)
+                    yield from timeline.silence(part.tail, True)
                 self._check_end(part, start, timeline.seconds)
 
     def _opened(self, view: View):
-        view.seek(0)
         try:
-            return closing(Part(view, self.track))
+            view.seek(0)
+            try:
+                return closing(Part(view, self.track))
+            except (av.FFmpegError, OSError):
+                if view.at(0, 4) != b"OggS":
+                    raise
+                return closing(Part(ogg.intact(view), self.track))
         except (av.FFmpegError, OSError, ValueError) as error:
             raise AudioError(f"{self.name}: {_refusal(view, error)}") from None
 
@@ -124,8 +136,14 @@ class Reader:
             self.report.remarks.append(f"has no sound from {start:.2f} to {end:.2f} s; taken for silence")
 
     def _remark_on_estimate(self, part: Part) -> None:
-        remark = "its format keeps no times: how much is missing is an estimate, and all after it may be early or late"
-        if part.promised is None and remark not in self.report.remarks:
+        if part.doubt is None:
+            doubt = "how much is missing is an estimate, and all after it may be early or late"
+        elif part.doubt > WORTH_A_DOUBT:
+            doubt = f"what lies between damaged places may be early or late by up to {part.doubt:.1f} s"
+        else:
+            return
+        remark = f"its format keeps no times: {doubt}"
+        if remark not in self.report.remarks:
             self.report.remarks.append(remark)
 
     def _check_end(self, part: Part, start: float, end: float) -> None:

@@ -3,39 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 
 import av
 
+from asr.audio import ogg
 from asr.audio.containers import (
-    View,
+    TAGS,
     asf_seconds,
-    ends_with_whole_page,
     ends_with_whole_ts_packet,
-    id3_bytes,
+    is_whole_ts,
     mp3_seconds,
-    mpeg_frame_bytes,
-    ogg_granules,
 )
+from asr.audio.framing import Hole, framing_of
+from asr.audio.views import View
 
 # Streams without times: the time of a packet is what was before it, so lost bytes would make all after them early.
 UNTIMED = frozenset({"mp3", "aac", "ac3", "eac3", "dts", "loas", "amr", "gsm", "g722"})
 # Containers whose header tells how long the sound is.
 TELLING = frozenset({"flac", "wv", "tta", "ape", "aiff", "au", "caf", "mov", "matroska", "flv"})
 # Containers whose times count from zero; others start anywhere.
-ZERO_BASED = frozenset({"mov", "matroska"})
+ZERO_BASED = frozenset({"mov", "matroska", "wv"})
 LATEST_START = 600.0  # seconds; later times are those of a longer stream that this was cut out of
 GAPLESS = frozenset({"ogg", "flac", "wv", "tta", "ape", "asf"})  # a gap can only come of damage
 SEQUENTIAL = frozenset({"matroska", "flv"})  # packets follow each other in the file
 OVERHEAD = 1024  # bytes that may lie between two of them
 CUT_ANYWHERE = UNTIMED | {"mpegts", "mpeg"}  # what is cut out of a longer stream starts with half a packet
-LONGEST_PACKET = {"mp3float": 2881, "mp3": 2881, "mp2": 2881, "aac": 8191, "ac3": 3840, "eac3": 4096}  # bytes
-TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICS", b"3DI")  # what may stand between or behind the packets of MP3
-CHECKED = frozenset({"flac", "wavpack", "tta", "ape"})  # codecs with checksums that encoders get right
+CHECKED = frozenset({"flac", "wavpack", "tta", "ape", "ac3", "eac3"})  # codecs with checksums that encoders get right
 SUSPECT = 10  # frames
 MANY_PLANES = 8
 BLOCK_OVERLAP = 0.1  # seconds by which the blocks of Vorbis reach into each other, at most
+JITTER = 0.05  # seconds between packets of a transport stream that are nothing
+LONGEST_GAP = 1 << 26  # bytes looked at between two of them
 RETRIES = 8  # after errors of a container
 CLOSED = {"protocol_whitelist": "none"}  # a playlist or a reference must not open other files
 
@@ -61,6 +60,8 @@ class Part:
         share: of what the header promises is there.
         reached: where the packets of the other tracks end, in seconds after the origin.
         ends_damaged: whether the last packet is damaged or cut.
+        doubt: seconds by which what follows damage may be early or late; None: nobody knows by how much.
+        tail: seconds that are lost behind the last frame.
 
     Raises:
         av.FFmpegError, OSError: it cannot be opened.
@@ -70,28 +71,37 @@ class Part:
     def __init__(self, view: View, track: int | None = None):
         self.view, self.share = view, view.share
         self.container = av.open(view, options=CLOSED, metadata_errors="replace")
+        self.format = self.container.format.name.split(",")[0]
+        self.framing = framing_of(view, self.format)
+        if self.framing and self.framing.holes:
+            frames = self.framing.spliced(view)
+            self.container = av.open(frames, format=self.format, options=CLOSED, metadata_errors="replace")
         streams = self.container.streams.audio
         if not streams:
             others = "only video" if self.container.streams.video else "no audio track"
             raise ValueError(f"holds no sound ({others})")
         if track is not None and not 1 <= track <= len(streams):
             raise ValueError(f"has {len(streams)} audio tracks, so there is no track {track}")
-        self.stream = streams[track - 1] if track else self.container.streams.best("audio")
+        self.stream = streams[track - 1] if track else self.container.streams.best("audio") or streams[0]
         if self.stream.codec_context is None:
             raise ValueError("FFmpeg has no decoder for its sound")
         self.tracks = [_described(stream) for stream in streams]
         self.number = list(streams).index(self.stream) + 1
         self.codec = self.stream.codec_context.name
         self.channels = self.stream.codec_context.layout.nb_channels
-        self.format = self.container.format.name.split(",")[0]
         self.timed = self.format not in UNTIMED and not (self.format == "wav" and self.codec.startswith("mp3"))
+        self.decoder = self.stream.codec_context
         if self.codec in CHECKED:
-            self.stream.codec_context.options = {"err_detect": "crccheck+bitstream+buffer+explode"}
-        self.pages = self._ogg_pages() if self.format == "ogg" else None
+            self.decoder.options = {"err_detect": "crccheck+bitstream+buffer+explode"}
+        self.clock = ogg.clock(view.again()) if self.format == "ogg" else None
+        self.clock_rate = 48_000 if self.codec == "opus" else self.stream.codec_context.sample_rate
         self.origin = self._origin()
         self.promised = self._promised()
         self.reached, self.ends_damaged, self.skipped = 0.0, False, False
-        self.used, self.count = 0, 0  # bytes that became sound, packets
+        self.count = 0  # packets
+        self.last: tuple[int | None, float] = None, 0.0  # where the last packet is, and when it ends
+        self.doubt: float | None = 0.0
+        self.tail = 0.0
 
     def close(self) -> None:
         self.container.close()
@@ -100,9 +110,10 @@ class Part:
         """All frames that can be decoded."""
         frames = self._timed_frames() if self.timed else self._untimed_frames()
         yield from frames
-        if self.view.patches:  # read to the end of the file, wherever that falls in a packet
+        self.ends_damaged |= self.view.is_cut
+        if self.view.patches and self.format == "wav":  # read to the end of the file, wherever that falls in a packet
             self.ends_damaged = False
-        ends_whole = {"ogg": ends_with_whole_page, "mpegts": ends_with_whole_ts_packet}.get(self.format)
+        ends_whole = {"ogg": ogg.ends_with_whole_page, "mpegts": ends_with_whole_ts_packet}.get(self.format)
         if ends_whole and not ends_whole(self.view.again()):
             self.ends_damaged, self.promised = True, None  # nobody knows how much followed
 
@@ -111,16 +122,10 @@ class Part:
         """Whether every packet that the index names is there; a header may promise more than was recorded."""
         return self.format == "mov" and 0 < self.stream.frames <= self.count and not self.ends_damaged
 
-    def _ogg_pages(self) -> tuple[float, float] | None:
-        """When the first and the last page end, by the clock of the stream in seconds."""
-        rate = 48_000 if self.codec == "opus" else self.stream.codec_context.sample_rate
-        granules = ogg_granules(self.view.again())
-        return granules and (granules[0] / rate, granules[1] / rate)
-
     def _origin(self) -> float:
         start = (self.container.start_time or 0) / av.time_base
         overlap = BLOCK_OVERLAP if self.codec == "vorbis" else 0.0
-        if self.pages and self.pages[0] - overlap <= start < LATEST_START:
+        if self.clock and self.clock.first / self.clock_rate - overlap <= start < LATEST_START:
             return 0.0  # it starts late because its first page is damaged, not because it is part of a longer stream
         return 0.0 if self.format in ZERO_BASED and 0 <= start < LATEST_START else start
 
@@ -131,10 +136,10 @@ class Part:
             # FFmpeg knows the samples that the encoder added, but guesses where a header does not fit the file.
             return told and min(told, float((stream.duration or 0) * stream.time_base) or told)
         if self.format == "ogg":
-            return self.pages and self.pages[1] - self.origin
+            return self.clock and self.clock.last / self.clock_rate - self.origin
         if self.format == "asf":
             return asf_seconds(self.view.again())
-        if self.format not in TELLING:
+        if self.format not in TELLING or self.view.is_fragmented:
             return None
         if self.format in ("aiff", "caf") and self.codec.startswith("pcm") and stream.frames:
             return stream.frames / stream.codec_context.sample_rate
@@ -144,62 +149,83 @@ class Part:
 
     def _timed_frames(self) -> Iterator[Decoded]:
         suspicion = 0  # frames for which a gap is still put down to the last sign of damage
-        for packet in self._packets():
+        for packet, late in self._ogg_packets() if self.clock else ((packet, 0.0) for packet in self._packets()):
+            self.skipped |= self.format == "mpegts" and self._has_gap(packet)
             frames = self._decoded(packet)
             if packet.size:  # the last is empty and brings what the decoder still holds
                 self.ends_damaged = packet.is_corrupt or frames is None
                 if self.ends_damaged or self.skipped:
                     suspicion, self.skipped = SUSPECT, False
             for frame in frames or ():
-                yield Decoded(frame, frame.time, suspicion > 0)
+                yield Decoded(frame, frame.time and frame.time + late, suspicion > 0)
                 suspicion = max(0, suspicion - 1)
 
-    def _untimed_frames(self) -> Iterator[Decoded]:
-        holes = None
-        for frame, junk in self._with_junk():
-            lost = 0.0
-            if junk:
-                holes = self._measured_holes() if holes is None else holes
-                lost = next(holes, 0.0)
-            yield Decoded(frame, None, bool(junk), lost)
+    def _has_gap(self, packet: av.Packet) -> bool:
+        """Whether there is time between a packet of a transport stream and the one before, and damage in the bytes."""
+        (place, end), time = self.last, packet.pts and float(packet.pts * packet.time_base)
+        if packet.pos is not None and packet.pos >= 0 and time is not None:
+            self.last = packet.pos, time + float((packet.duration or 0) * packet.time_base)
+        if place is None or time is None or time < end + JITTER:
+            return False
+        return not is_whole_ts(self.view.again(), place, min(packet.pos, place + LONGEST_GAP), self.stream.id)
 
-    def _with_junk(self) -> Iterator[tuple[av.AudioFrame, int]]:
-        """Frames, and how many bytes before each are none."""
-        junk, longest, started = 0, LONGEST_PACKET.get(self.codec, 1 << 30), False
+    def _ogg_packets(self) -> Iterator[tuple[av.Packet, float]]:
+        """Packets, and by how many seconds each is later than FFmpeg says.
+
+        It lets the last page follow the one before, be that lost or not, and stretches the last packet to the end.
+        """
+        waiting: list[av.Packet] = []
         for packet in self._packets():
+            if packet.size and packet.pos == self.clock.last_page:
+                waiting.append(packet)
+                continue
+            usual = max((p.duration or 0 for p in waiting[:-1]), default=0)
+            stretched = ((waiting[-1].duration or 0) - usual) * self.stream.time_base if usual else 0
+            yield from ((p, float(stretched) if stretched > BLOCK_OVERLAP else 0.0) for p in waiting)
+            waiting = []
+            yield packet, 0.0
+
+    def _untimed_frames(self) -> Iterator[Decoded]:
+        """Frames that say no time, after what is lost before each; `tail` is what is lost behind the last."""
+        holes, place, lost, used, played = self._holes(), None, 0.0, 0, 0.0
+        for packet in self._packets():
+            place = (packet.pos or 0) if place is None else place  # behind a frame that only counts the others
+            while holes and holes[0].place <= place:
+                lost += holes.pop(0).seconds
             frames = self._decoded(packet)
             if packet.size:
-                cut = packet.size < mpeg_frame_bytes(bytes(packet)[:4])
-                self.ends_damaged = packet.is_corrupt or cut or frames is None and _has_sync(packet)
-            waste = packet.size if frames is None else max(0, packet.size - longest)
-            self.used += packet.size - waste
-            junk += 0 if bytes(packet).startswith(TAGS) else waste
+                refused = frames is None and not bytes(packet).startswith(TAGS)
+                header = self.framing and self.framing.parse(bytes(packet))
+                lost += refused * (header.seconds if header else packet.size * played / max(1, used))
+                self.ends_damaged = packet.is_corrupt or refused
+                self.doubt = None if refused and not header else self.doubt
+            place, used = place + packet.size, used + (packet.size if frames else 0)
             for frame in frames or ():
-                is_start = not started and junk < longest  # half a packet, not worth a word
-                yield frame, 0 if is_start else junk
-                junk, started = 0, True
-
-    def _measured_holes(self) -> Iterator[float]:
-        """Seconds lost in each hole: what is missing of the promised length, else what as many bytes hold elsewhere."""
-        with closing(Part(self.view.again())) as again:
-            again.stream = again.container.streams[self.stream.index]
-            played, holes = 0.0, []
-            for frame, junk in again._with_junk():
                 played += frame.samples / frame.sample_rate
-                holes += [junk] if junk else []
-        lost = (self.view.size - id3_bytes(self.view.again()) - again.used) * played / max(1, again.used)
-        if self.promised is not None and not again.ends_damaged:
-            lost = self.promised - played
-        return iter([max(0.0, lost) * junk / sum(holes) for junk in holes])
+                yield Decoded(frame, None, lost > 0, lost)
+                lost = 0.0
+        self.tail = lost
+        self.ends_damaged |= bool(self.framing and self.framing.is_cut)
+
+    def _holes(self) -> list[Hole]:
+        """Where frames are missing, and how long; sets the doubt about it."""
+        if not self.framing or not self.framing.holes:
+            return []
+        total = mp3_seconds(self.view.again()) if self.format == "mp3" else None
+        self.framing.measure(total and total + self.framing.seconds)  # with the frame that only counts the others
+        self.doubt = self.framing.doubt
+        return list(self.framing.holes)
 
     def _decoded(self, packet: av.Packet) -> list[av.AudioFrame] | None:
         """The frames of a packet; None where the decoder refuses it, or finds a crowd of channels in noise."""
         try:
-            frames = [frame for frame in packet.decode() if frame.samples]
+            frames = [frame for frame in self.decoder.decode(packet) if frame.samples]
         except av.FFmpegError:
+            frames = None
+        if frames is None or any(f.layout.nb_channels >= max(MANY_PLANES, self.channels + 1) for f in frames):
+            self.decoder = _fresh(self.decoder)
             return None
-        crowded = any(frame.layout.nb_channels >= max(MANY_PLANES, self.channels + 1) for frame in frames)
-        return None if crowded else frames
+        return frames
 
     def _packets(self) -> Iterator[av.Packet]:
         """The packets of the track; notes where those of the others end, and bytes between packets."""
@@ -228,10 +254,13 @@ class Part:
                 self.reached = max(self.reached, last)
 
 
-def _has_sync(packet: av.Packet) -> bool:
-    """Whether it begins as a packet of MPEG audio or AC-3 does, and is no tag or padding."""
-    head = bytes(packet)[:2]
-    return len(head) == 2 and (head[0] == 0xFF and head[1] >= 0xE0 or head == b"\x0b\x77")
+def _fresh(decoder: av.AudioCodecContext) -> av.AudioCodecContext:
+    """A decoder that noise has not told of other channels: one of AAC refuses all that follows; others recover."""
+    if decoder.name != "aac":
+        return decoder
+    fresh = av.AudioCodecContext.create(decoder.name, "r")
+    fresh.extradata = decoder.extradata
+    return fresh
 
 
 def _described(stream) -> str:

@@ -20,6 +20,7 @@ FORMATS = {
     "aac": ("adts", "aac", RATE), "wma": ("asf", "wmav2", 44_100), "wv": ("wv", "wavpack", RATE),
     "tta": ("tta", "tta", RATE), "aiff": ("aiff", "pcm_s16be", RATE), "caf": ("caf", "pcm_s16le", RATE),
     "3gp": ("3gp", "aac", RATE), "flv": ("flv", "aac", RATE),
+    "mp2": ("mp2", "mp2", RATE), "ac3": ("ac3", "ac3", 2 * RATE),
 }
 LAYOUTS = {1: "mono", 2: "stereo", 8: "7.1"}
 

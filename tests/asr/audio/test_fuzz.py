@@ -16,7 +16,7 @@ from asr.audio.report import Report  # noqa: E402
 SECONDS = 12
 SUFFIXES = sorted({*FORMATS, "ogg"})
 UNCHECKED = {"wav", "aiff", "caf"}  # plain samples: nobody can tell that some were replaced, or where some are missing
-NO_TIMES = {"aac"}  # and without a length: what was cut out of the middle cannot be measured
+NO_TIMES = {"aac", "mp2", "ac3"}  # and without a length: what was cut out of the middle cannot be measured
 HEADERS = 24
 
 
@@ -82,12 +82,13 @@ def test_damage_in_the_middle(whole, suffix, kind):
 @pytest.mark.parametrize("share", [0.9, 0.5])
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_truncation(whole, suffix, share):
-    data = whole(suffix)
-    result = read(data[: int(share * len(data))])
+    cut = whole(suffix)
+    cut = cut[: int(share * len(cut)) - 100]  # not where a frame ends, which nobody could tell from a whole file
+    result = read(cut)
     check(result)
     assert result is not None and result[1].missing
     with pytest.raises(AudioError, match="truncated"):
-        load(data[: int(share * len(data))])  # a file is whole or refused where nobody asked for less
+        load(cut)  # a file is whole or refused where nobody asked for less
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
