@@ -110,8 +110,11 @@ def _recognition_options(parser: argparse.ArgumentParser) -> None:
     option("--enhance", metavar="NAME", help="clean the speech first with this enhancement model")
     option("--enhance_mix", type=_share, default=0.0, metavar="SHARE",
            help="share of the noisy speech that stays in what the recogniser hears, 0 to 1 (default: %(default)s)")
-    option("--correct", action="store_true", help="rewrite the text with the denoising language model")
-    option("--correct_model", metavar="NAME", help="folder or Hub id of that model; none ships, so --correct needs it")
+    option("--correct", action="store_true",
+           help="restore case and punctuation where the recogniser writes none, words as they are")
+    option("--correct_model", action="append", metavar="NAME",
+           help="do so with this model, or correct words with it: a folder or Hub id; may be given several times "
+                "(default: writing, the one in the package; none ships yet)")
 
 
 def _share(text: str) -> float:
@@ -205,8 +208,8 @@ def _build(args: argparse.Namespace):
             limits = USUAL
         if args.beam_size and args.decoder == "greedy":
             raise UsageError("--beam_size has no meaning with --decoder greedy")
-        if args.correct != bool(args.correct_model):
-            raise UsageError("--correct and --correct_model NAME go together: no correction model ships")
+        if args.correct_model and not args.correct:
+            raise UsageError("--correct_model needs --correct")
         shows = args.show_denoising or args.denoising_figure
         if (args.denoising or shows) and args.decoder != "dllm":
             raise UsageError("--denoising, --show_denoising and --denoising_figure need --decoder dllm")
@@ -229,7 +232,7 @@ def _build(args: argparse.Namespace):
             args.model, args.device, args.compute_type, batch_size=args.batch_size, options=options,
             segmenter=segmenter, channel=args.channel, track=args.audio_track, strict=args.strict,
             enhancer=_enhancer(args.enhance, args.enhance_mix),
-            corrector=_corrector(args.correct_model) if args.correct else None,
+            **_correctors(args),
         )
         if shows:
             transcriber.recogniser.on_denoised = _denoising_view(args, transcriber.recogniser.vocabulary)
@@ -265,12 +268,16 @@ def _enhancer(name: str | None, share: float) -> Callable | None:
     return Denoiser.from_pretrained(name, attenuation_limit=limit_of_share(share))
 
 
-def _corrector(name: str | None) -> Callable:
+def _correctors(args: argparse.Namespace) -> dict[str, Callable | None]:
+    """What is done to words, segment by segment, and to the writing of whole transcripts."""
+    if not args.correct:
+        return {}
     try:
-        from dlm import Corrector
+        from dlm.loading import SHIPPED, by_kind
     except ImportError as error:
-        raise UsageError(f"--correct: the denoising language model is not available ({error})") from error
-    return Corrector.from_pretrained(name)
+        raise UsageError(f"--correct: correction is not available ({error})") from error
+    words, writing = by_kind(args.correct_model or SHIPPED)
+    return {"corrector": words, "writer": writing and writing.write}
 
 
 def _write_files(transcript, limits, paths: dict[str, Path]) -> None:

@@ -23,6 +23,7 @@ from asr.recogniser import DecodeOptions, Recogniser
 POOL_BATCHES = 4  # batches gathered before their segments are sorted by length, so that little is padding
 
 Enhancer = Callable[[np.ndarray, int], np.ndarray]  # wave [samples], its rate -> cleaner wave
+Writer = Callable[[list[str]], list[str]]  # texts of a recording's segments -> the same with case and punctuation
 Corrector = Callable[..., str]  # n-best texts, best first[, score_texts=log p(text | audio)] -> corrected text
 
 
@@ -36,6 +37,7 @@ class Transcriber:
         segmenter: finds the speech.
         enhancer: cleans each segment before recognition.
         corrector: rewrites the text of each segment after it.
+        writer: restores case and punctuation of a recording once all of it is recognised.
         channel: of every recording, from 1; None mixes them.
         track: of files with several audio tracks, from 1; None is the one that the file calls its default.
         strict: a damaged recording is an error; else what is left of it is transcribed and `Transcript.missing` says
@@ -51,6 +53,7 @@ class Transcriber:
         segmenter: Segmenter | None = None,
         enhancer: Enhancer | None = None,
         corrector: Corrector | None = None,
+        writer: Writer | None = None,
         channel: int | None = None,
         track: int | None = None,
         strict: bool = False,
@@ -63,6 +66,7 @@ class Transcriber:
         self.segmenter = segmenter or Segmenter()
         self.enhancer = enhancer
         self.corrector = corrector
+        self.writer = writer
         self.reading = {"channel": channel, "track": track}
         self.strict = strict
 
@@ -130,12 +134,12 @@ class Transcriber:
                     pool.append((recording, segment))
                     if len(pool) == POOL_BATCHES * self.batch_size:
                         self._recognise(pool)
-                        yield from _finished(waiting, on_error)
+                        yield from _finished(waiting, on_error, self.writer)
             except AudioError as error:
                 recording.error = error
             recording.is_read = True
         self._recognise(pool)
-        yield from _finished(waiting, on_error)
+        yield from _finished(waiting, on_error, self.writer)
 
     def recognise(self, segments: list[SpeechSegment]) -> list[Segment]:
         """Recognise one batch of speech segments, of one recording or of several; texts may be empty."""
@@ -206,17 +210,20 @@ class _Recording:
             progress(len(block) / SAMPLING_RATE)
             yield block
 
-    def transcript(self) -> Transcript:
+    def transcript(self, writer: Writer | None = None) -> Transcript:
         segments = sorted(self.segments, key=lambda s: s.start)
+        if writer and segments:
+            texts = writer([segment.text for segment in segments])
+            segments = [segment.with_text(text) for segment, text in zip(segments, texts, strict=True)]
         return Transcript(segments, self.samples / SAMPLING_RATE, self.report.missing, self.report.remarks)
 
 
-def _finished(waiting: deque[_Recording], on_error) -> Iterator[tuple[Source, Transcript]]:
+def _finished(waiting: deque[_Recording], on_error, writer: Writer | None) -> Iterator[tuple[Source, Transcript]]:
     """Take the recordings that are read to their end off the queue, once all segments are recognised."""
     while waiting and waiting[0].is_read:
         recording = waiting.popleft()
         if recording.error is None:
-            yield recording.source, recording.transcript()
+            yield recording.source, recording.transcript(writer)
         elif on_error is None:
             raise recording.error
         else:

@@ -1,4 +1,4 @@
-"""The Denoising LM: text-to-speech, hypotheses of our own recogniser, and the model that corrects them.
+"""Correction of recognised text: the Denoising LM and its training pairs, and the model that restores writing.
 
 Names load when first used, so that `python -m dlm.correct --help` does not wait for torch.
 """
@@ -11,6 +11,9 @@ _HOMES = {
     "Corrector": "corrector",
     "DenoisingLM": "model",
     "DenoisingLMConfig": "model",
+    "Restorer": "restorer",
+    "RestorerOptions": "restorer",
+    "WritingModel": "writing",
 }
 
 __all__ = sorted(_HOMES)

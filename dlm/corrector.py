@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from difflib import SequenceMatcher
 from pathlib import Path
 
 from asr.text.tokenizer import normalise_text
@@ -34,6 +35,7 @@ class CorrectionOptions:
         bonus: added to a candidate for each of its words, there.
         margin: without audio, a change is made only when log p(change | hypothesis) exceeds
             log p(hypothesis | hypothesis) by this many nats.
+        sure: without audio, words that the recogniser is at least so confident of stay.
         beam_size: candidates that the model writes, where the audio has a say.
         longest: lines of more characters pass through.
     """
@@ -42,6 +44,7 @@ class CorrectionOptions:
     ngram_scale: float = 0.0
     bonus: float = 0.0
     margin: float = 2.0
+    sure: float = 0.9
     beam_size: int = 8
     longest: int = 2000
 
@@ -115,6 +118,22 @@ class Corrector:
             corrections.append(Correction(text, result if changed else text, sum(part.gain for part in parts)))
         return corrections
 
+    def running(
+        self, parts: Sequence[str], batch_size: int = 32, sure: Sequence[Sequence[float] | None] | None = None
+    ) -> list[Correction]:
+        """Parts of one text, each corrected by itself.
+
+        Args:
+            parts: texts.
+            batch_size: stretches at once.
+            sure: the recogniser's confidence in each word of a part, or None: words it is sure of stay.
+        """
+        corrections = self.correct(parts, batch_size)
+        return [
+            c if known is None else replace(c, text=with_sure_words(c.hypothesis, c.text, known, self.options.sure))
+            for c, known in zip(corrections, sure or [None] * len(corrections), strict=True)
+        ]
+
     def _mend(self, chunks: list[str], batch_size: int) -> list[Correction]:
         """The margin's decision about each chunk."""
         written = [s.text for s in greedy(self.model, chunks, batch_size)]
@@ -172,3 +191,12 @@ def texts_of(hypotheses: Hypotheses) -> list[str]:
     if isinstance(hypotheses, str):
         return [hypotheses]
     return [h if isinstance(h, str) else h[0] for h in hypotheses]
+
+
+def with_sure_words(hypothesis: str, text: str, confidences: Sequence[float], sure: float) -> str:
+    """A correction without those of its changes that replace or drop a word of at least the confidence `sure`."""
+    old, new, words = hypothesis.split(), text.split(), []
+    for tag, a0, a1, b0, b1 in SequenceMatcher(a=old, b=new, autojunk=False).get_opcodes():
+        keeps = tag == "equal" or max(confidences[a0:a1], default=0.0) >= sure
+        words += old[a0:a1] if keeps else new[b0:b1]
+    return " ".join(words)

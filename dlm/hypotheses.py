@@ -1,7 +1,7 @@
-"""Hypotheses of a recogniser under difficulties: dropout left on, bands of the spectrum masked.
+"""Hypotheses of our recogniser under difficulties (dropout left on, bands of the spectrum masked), or of any as it is.
 
-That is how arXiv 2405.15216 (Sec. 3.1) and 2512.13576 (Sec. 4) make a recogniser's mistakes on clean synthetic speech
-resemble its mistakes on recordings.
+The difficulties are how arXiv 2405.15216 (Sec. 3.1) and 2512.13576 (Sec. 4) make a recogniser's mistakes on clean
+synthetic speech resemble its mistakes on recordings.
 """
 
 from __future__ import annotations
@@ -10,13 +10,18 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from asr.audio.augment import SpecAugment, seed_torch, seeded
+from asr.audio.features import SAMPLING_RATE
+from asr.audio.io import resample
 from asr.ctc.beam import BeamOptions, greedy, prefix_beam
 from asr.ctc.encoder import ChannelDropout
 from asr.ctc.model import CTCModel
+from asr.loading import load_recogniser
+from asr.recogniser import DecodeOptions
 
 Nbest = list[tuple[str, float]]
 
@@ -47,6 +52,8 @@ class Hypothesiser:
         batch_frames: frames of 10 ms in a padded batch.
         bf16: run the recogniser in bfloat16, twice as fast on a recent CPU and good enough for this use.
     """
+
+    rate = 100  # frames in a second of what it hears
 
     def __init__(
         self,
@@ -104,6 +111,44 @@ class Hypothesiser:
                 beam = prefix_beam(log_probabilities[i, : lengths[i]], model.tokenizer, self.beam)
             lists.append(_distinct(best, beam)[: self.nbest])
         return lists
+
+
+class Listener:
+    """Any recogniser as its user has it: it hears waves and writes its own text, with case and punctuation if it does.
+
+    One model corrects several recognisers if it has seen the mistakes of each.
+
+    Args:
+        models: names that `asr.loading.load_recogniser` takes; each utterance is heard by one of them.
+        decoder: see `asr.recogniser.DecodeOptions`.
+        nbest: hypotheses of each utterance, where the decoder gives more than one.
+        batch_size: utterances at once.
+    """
+
+    rate = SAMPLING_RATE
+
+    def __init__(
+        self, models: Sequence[str | None], decoder: str, nbest: int = 4, device: str = "cpu", batch_size: int = 8
+    ):
+        self.recognisers = [load_recogniser(name, device) for name in models]
+        self.options = DecodeOptions(decoder=decoder, word_timestamps=False)
+        for recogniser in self.recognisers:
+            recogniser.prepare(self.options)
+        self.nbest, self.batch_size = nbest, batch_size
+
+    def __call__(self, waves: Sequence[np.ndarray], seed: Sequence[int]) -> list[Nbest]:
+        """N-best lists (text, log-probability) of waves [samples] at 16 kHz, best first."""
+        ears = seeded(*seed).integers(len(self.recognisers), size=len(waves))
+        results: list[Nbest] = [[] for _ in waves]
+        for number, recogniser in enumerate(self.recognisers):
+            mine = sorted((i for i in range(len(waves)) if ears[i] == number), key=lambda i: len(waves[i]))
+            for first in range(0, len(mine), self.batch_size):
+                batch = mine[first : first + self.batch_size]
+                heard = [resample(waves[i], SAMPLING_RATE, recogniser.sampling_rate) for i in batch]
+                for i, utterance in zip(batch, recogniser.transcribe_batch(heard, self.options), strict=True):
+                    rivals = utterance.nbest or [(utterance.text, utterance.score or 0.0)]
+                    results[i] = [(text, round(score, 3)) for text, score in rivals[: self.nbest]]
+        return results
 
 
 def _distinct(best, beam: list) -> Nbest:

@@ -4,6 +4,7 @@
     python -m dlm.synthesize out=pairs/tts source.text=... shard_index=3 shard_count=16    # one of sixteen machines
     python -m dlm.synthesize out=pairs/real source=store source.store.folder=store/real    # features that exist already
     python -m dlm.synthesize out=pairs/dev source=store source.store.folder=store/dev difficulties=none
+    python -m dlm.synthesize out=pairs/ar source.text=... models=[tiny] decoder=ar    # any recogniser, its own writing
 
 Shard 00007 is 00007.jsonl, one line an utterance: id, text, voice, seconds, hypotheses [[text, score], ...] with the
 greedy 1-best first. It is renamed into place when whole, and depends on the seed and its number only: after an
@@ -22,6 +23,7 @@ from functools import cached_property
 from pathlib import Path
 
 import hydra
+import numpy as np
 from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf
 
 from asr.console.program import program
@@ -84,17 +86,24 @@ class SpokenText:
         """id, text and voice of one utterance, and its normalised log-mel [frames, mel] (None: cannot be said)."""
         import torch
 
-        from asr.audio.augment import seeded
         from asr.audio.features import log_mel, normalise
+
+        about, wave, warp = self._spoken(index)
+        return about, None if wave is None else normalise(log_mel(torch.from_numpy(wave), warp=warp))
+
+    def sound(self, index: int) -> tuple[dict, object]:
+        """The same with its wave [samples] at 16 kHz; vocal tracts are warped in features only."""
+        return self._spoken(index)[:2]
+
+    def _spoken(self, index: int) -> tuple[dict, object, float]:
+        from asr.audio.augment import seeded
         from asr.text.tokenizer import normalise_text
 
         rng, number = seeded(self.seed, index), int(self.order[index])
         utterance, wave, warp = self.cast.speak(self.lines[number], rng, self.warp)
         text = normalise_text(utterance.text) if self.normalise else utterance.text
         about = {"id": f"tts-{number}", "text": text, "voice": str(utterance.voice)}
-        if wave is None:
-            return about, None
-        return about, normalise(log_mel(torch.from_numpy(self.chain(wave, rng)), warp=warp))
+        return about, None if wave is None else self.chain(wave, rng), warp
 
 
 class StoredSpeech:
@@ -151,14 +160,17 @@ def _tools() -> tuple:
         import torch
         from hydra.utils import instantiate
 
-        from dlm.hypotheses import Hypothesiser
+        from dlm.hypotheses import Hypothesiser, Listener
 
         torch.set_num_threads(1)
         settings = _worker["settings"]
-        difficulties = instantiate(settings["difficulties"], _convert_="all")
-        options = {name: settings[name] for name in ("nbest", "bf16", "device")}
-        hypothesiser = Hypothesiser(settings["models"], difficulties, **options)
-        _worker["tools"] = instantiate(settings["source"], _convert_="all"), hypothesiser
+        options = {name: settings[name] for name in ("nbest", "device")}
+        if settings.get("decoder"):
+            ears = Listener(settings["models"], settings["decoder"], **options)
+        else:
+            difficulties = instantiate(settings["difficulties"], _convert_="all")
+            ears = Hypothesiser(settings["models"], difficulties, bf16=settings["bf16"], **options)
+        _worker["tools"] = instantiate(settings["source"], _convert_="all"), ears
     return _worker["tools"]
 
 
@@ -167,14 +179,15 @@ def make_shard(job: tuple[int, int, int, Path]) -> int:
     from asr.audio.io import atomic_path
 
     shard, size, seed, folder = job
-    source, hypothesiser = _tools()
+    source, ears = _tools()
     indices = range(shard * size, min((shard + 1) * size, len(source)))
-    heard = [pair for pair in map(source.utterance, indices) if pair[1] is not None]
-    nbests = hypothesiser([features for _, features in heard], (seed, shard))
+    speak = source.sound if _worker["settings"].get("decoder") else source.utterance
+    heard = [pair for pair in map(speak, indices) if pair[1] is not None]
+    nbests = ears([said for _, said in heard], (seed, shard))
     with atomic_path(folder / f"{shard:05d}.jsonl") as partial:
         with open(partial, "w", encoding="utf-8") as file:
-            for (about, features), nbest in zip(heard, nbests, strict=True):
-                row = {**about, "seconds": round(len(features) / 100, 2), "hypotheses": nbest}
+            for (about, said), nbest in zip(heard, nbests, strict=True):
+                row = {**about, "seconds": round(len(said) / ears.rate, 2), "hypotheses": nbest}
                 file.write(json.dumps(row) + "\n")
     return len(heard)
 
@@ -189,9 +202,12 @@ def synthesize(settings: dict) -> dict:
     from tqdm import tqdm
 
     folder, size = Path(settings["out"]), settings["shard_size"]
-    made_with = {key: value for key, value in settings.items() if key not in ELSEWHERE}
+    made_with = {key: value for key, value in settings.items() if key not in ELSEWHERE and value is not None}
+    source = instantiate(settings["source"], _convert_="all")
+    if settings.get("decoder") and not hasattr(source, "sound"):
+        raise ValueError("decoder= wants sound, and this source has features only: leave it out, or take source=tts")
     _check_settings(folder, made_with)
-    shards = -(-len(instantiate(settings["source"], _convert_="all")) // size)
+    shards = -(-len(source) // size)
     mine = range(settings["shard_index"], shards, settings["shard_count"])
     missing = [shard for shard in mine if not (folder / f"{shard:05d}.jsonl").exists()]
     jobs = [(shard, size, settings["seed"], folder) for shard in missing]
@@ -224,17 +240,27 @@ def _write_json(path: Path, value: dict) -> None:
 
 
 def statistics(folder: Path) -> dict:
-    """Numbers of the finished shards: pairs, hours, error rates of the 1-best, pairs of each voice."""
+    """Numbers of the finished shards: pairs, hours, error rates of the 1-best by engine, pairs of each voice.
+
+    Case and punctuation of written texts do not count as errors.
+    """
     from asr.score import error_counts
+    from asr.text.tokenizer import normalise_text
 
     rows = [json.loads(line) for path in sorted(folder.glob("*.jsonl")) for line in path.read_text().splitlines()]
-    texts, best = [row["text"] for row in rows], [row["hypotheses"][0][0] for row in rows]
+    texts = [normalise_text(row["text"]) for row in rows]
+    best = [normalise_text(row["hypotheses"][0][0]) for row in rows]
+    engines = np.array([row["voice"].partition(":")[0] if ":" in row["voice"] else "recorded" for row in rows])
     words, characters = error_counts(texts, best), error_counts(texts, best, "character")
     return {
         "finished_shards": len(list(folder.glob("*.jsonl"))),
         "pairs": len(rows),
         "hours": round(sum(row["seconds"] for row in rows) / 3600, 3),
         "wer": words.rate,
+        "wer_by_engine": {
+            str(name): round(float(words.errors[engines == name].sum() / words.reference[engines == name].sum()), 4)
+            for name in np.unique(engines)
+        },
         "cer": characters.rate,
         "words": int(words.reference.sum()),
         **{kind: int(getattr(words, kind).sum()) for kind in ("substitutions", "insertions", "deletions")},

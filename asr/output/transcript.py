@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, field, replace
 from difflib import SequenceMatcher
 
@@ -60,7 +61,10 @@ class Segment:
     nbest: list[tuple[str, float]] = field(default_factory=list)
 
     def with_text(self, text: str) -> Segment:
-        """The segment with corrected text: kept words keep their times, new ones take those they replace."""
+        """The segment with corrected text: kept words keep their times, new ones take those they replace.
+
+        A word is kept too where only its case or the marks beside it change.
+        """
         return replace(self, text=text, words=_retimed(self.words, text.split(), self) if self.words else [])
 
 
@@ -93,10 +97,10 @@ class Transcript:
 def _retimed(old: list[Word], texts: list[str], segment: Segment) -> list[Word]:
     """Words `texts` with the times of the `old` words they match."""
     words: list[Word] = []
-    matcher = SequenceMatcher(a=[word.text for word in old], b=texts, autojunk=False)
+    matcher = SequenceMatcher(a=[_said(word.text) for word in old], b=list(map(_said, texts)), autojunk=False)
     for tag, a0, a1, b0, b1 in matcher.get_opcodes():
         if tag == "equal":
-            words += old[a0:a1]
+            words += [replace(word, text=text) for word, text in zip(old[a0:a1], texts[b0:b1], strict=True)]
             continue
         # Inserted words have no time of their own: they share the pause between their neighbours.
         before = old[a0 - 1].end if a0 else segment.start
@@ -107,6 +111,11 @@ def _retimed(old: list[Word], texts: list[str], segment: Segment) -> list[Word]:
         for i, text in enumerate(texts[b0:b1]):
             words.append(Word(text, start + i * step, start + (i + 1) * step, confidence))
     return words
+
+
+def _said(word: str) -> str:
+    """What two spellings of a word share, however they are capitalised and punctuated."""
+    return re.sub(r"[^\w']", "", word).lower() or word
 
 
 def _rounded(value):

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rapidfuzz.distance import Levenshtein
 
-MARKS = (".", ",", "?")
-ENDS = (".", "?", "!")
-TITLES = {"mr", "mrs", "ms", "dr", "st", "jr", "sr", "prof"}  # their full stop ends nothing
+from dlm.tags import ENDS, LOWER, MARKS, tagged
+
+SHOWN = (".", ",", "?")  # marks with an F1 of their own
 
 
 @dataclass(frozen=True)
@@ -22,20 +21,16 @@ class Word:
     capital: bool
     mark: str
 
+    @property
+    def ends(self) -> bool:
+        return MARKS.index(self.mark) in ENDS
+
 
 def words(text: str) -> list[Word]:
-    """The words of a written text; marks that stand alone belong to the word before."""
-    found: list[Word] = []
-    for token in text.split():
-        core = re.search(r"\w.*\w|\w", token)
-        tail = token[core.end() :] if core else token
-        mark = next((c for c in tail if c in (*MARKS, *ENDS)), "")
-        if core:
-            plain = core.group().lower()
-            found.append(Word(plain, core.group()[0].isupper(), "" if plain in TITLES else mark))
-        elif mark and found and not found[-1].mark:
-            found[-1] = Word(found[-1].plain, found[-1].capital, mark)
-    return found
+    """The words of a written text; the full stop of a title is no mark."""
+    found = tagged(text)
+    columns = zip(found.words, found.cases, found.marks, strict=True)
+    return [Word(word, case != LOWER, MARKS[mark]) for word, case, mark in columns]
 
 
 def is_written(text: str) -> bool:
@@ -44,13 +39,14 @@ def is_written(text: str) -> bool:
 
 
 def writing(references: list[str], hypotheses: list[str]) -> dict | None:
-    """How well sentence starts and marks are written, words paired by their alignment.
+    """How well sentence starts, marks and capitals are written, words paired by their alignment.
 
     Only utterances whose reference is written count; None where there is none.
 
     Returns:
         "utterances"; "starts", the words that begin a sentence in the reference and were recognised or replaced, and
-        "capitalised", the share of them with a capital; "f1" of each mark, None for one that occurs nowhere.
+        "capitalised", the share of them with a capital; "f1" of each mark, of "ends" (any mark that ends a sentence)
+        and of "capitals" (words that begin with one), None for what occurs nowhere.
     """
     chosen = [(words(r), words(h)) for r, h in zip(references, hypotheses, strict=True) if is_written(r)]
     if not chosen:
@@ -58,16 +54,22 @@ def writing(references: list[str], hypotheses: list[str]) -> dict | None:
     right, wanted, given = Counter(), Counter(), Counter()
     capitals: list[bool] = []
     for said, heard in chosen:
-        wanted.update(word.mark for word in said)
-        given.update(word.mark for word in heard)
-        starts = [i == 0 or said[i - 1].mark in ENDS for i in range(len(said))]
+        wanted.update(kind for word in said for kind in _kinds(word))
+        given.update(kind for word in heard for kind in _kinds(word))
+        starts = [i == 0 or said[i - 1].ends for i in range(len(said))]
         for i, j in _pairs(said, heard):
-            right[said[i].mark] += said[i].mark == heard[j].mark
+            right.update(_kinds(said[i]) & _kinds(heard[j]))
             if starts[i] and said[i].plain[0].isalpha():
                 capitals.append(heard[j].capital)
-    f1 = {m: 2 * right[m] / (wanted[m] + given[m]) if wanted[m] + given[m] else None for m in MARKS}
+    kinds = (*SHOWN, "ends", "capitals")
+    f1 = {k: 2 * right[k] / (wanted[k] + given[k]) if wanted[k] + given[k] else None for k in kinds}
     share = sum(capitals) / len(capitals) if capitals else None
     return {"utterances": len(chosen), "starts": len(capitals), "capitalised": share, "f1": f1}
+
+
+def _kinds(word: Word) -> set[str]:
+    """What of a word is counted."""
+    return {word.mark} | ({"ends"} if word.ends else set()) | ({"capitals"} if word.capital else set())
 
 
 def _pairs(said: list[Word], heard: list[Word]) -> Iterator[tuple[int, int]]:

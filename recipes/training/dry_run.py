@@ -82,6 +82,18 @@ def correction(task: DictConfig) -> nn.Module:
     return DenoisingLM.create(build(task.model), units if units == "characters" else units_of(units))
 
 
+def writing(task: DictConfig) -> nn.Module:
+    """The writing model with the sizes of its configuration, which are those of the BERT it starts from."""
+    from dlm.writing import WritingModel
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    pieces = [*special, *(f"unit{number}" for number in range(task.start.pieces - len(special)))]
+    model = WritingModel(build(task.start.sizes), "\n".join(pieces))
+    for part in task.get("frozen") or []:
+        model.get_submodule(part).requires_grad_(False)
+    return model
+
+
 def large(task: DictConfig) -> nn.Module:
     from asr.pretrained.model import LargeASR
 
@@ -170,6 +182,7 @@ MODELS = {
     "EnhanceTask": enhancer,
     "HybridTask": hybrid,
     "CorrectionTask": correction,
+    "WritingTask": writing,
     "LargeDenoiserTask": large,
     "LargeTwinTask": large,
 }

@@ -227,6 +227,22 @@ def test_enhancer_and_corrector_have_their_place(transcriber, melody):
     assert transcript.words[-1].end == pytest.approx(1.5, abs=0.05)
 
 
+def test_writer_sees_a_recording_as_a_whole(transcriber, melody):
+    seen = []
+
+    def write(texts):
+        seen.append(texts)
+        return [f"{text.upper()}." for text in texts]
+
+    transcript = transcriber(writer=write)(melody([300, 400]), RATE)
+    assert seen == [["p300", "p400"]] and transcript.text == "P300. P400."
+    plain = transcriber()(melody([300, 400]), RATE)
+    assert [(w.start, w.end, w.confidence) for w in transcript.words] == [
+        (w.start, w.end, w.confidence) for w in plain.words
+    ]
+    assert transcriber(writer=write)(np.zeros(RATE, np.float32), RATE).text == "" and len(seen) == 1
+
+
 def test_word_timestamps_are_optional(transcriber, melody):
     transcript = transcriber(options=DecodeOptions(word_timestamps=False))(melody([300]), RATE)
     assert transcript.text == "p300" and transcript.words == []

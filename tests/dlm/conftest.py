@@ -4,6 +4,13 @@ import pytest
 import torch
 
 from dlm.model import DenoisingLM, DenoisingLMConfig
+from dlm.tags import CAPITAL, FULL_STOP, LOWER, MARKS
+from dlm.writing import WritingModel
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz'"
+PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *LETTERS, *(f"##{c}" for c in LETTERS)]
+SIZES = {"hidden_size": 64, "intermediate_size": 32, "num_attention_heads": 2, "num_hidden_layers": 2,
+         "max_position_embeddings": 512, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}  # fmt: skip
 
 
 @pytest.fixture
@@ -43,3 +50,30 @@ def copying_dlm():
         optimiser.step()
     torch.set_num_threads(threads)
     return model.eval()
+
+
+@pytest.fixture(scope="session")
+def writing_model():
+    """A model that ends a sentence behind every "x", puts a comma behind every "k" and knows the name "b".
+
+    Its weights are set by hand: the encoder passes each word's embedding through.
+    """
+    torch.manual_seed(0)
+    model = WritingModel(SIZES, "\n".join(PIECES), {"b": "BoB"}).eval()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "output.dense" in name or "position" in name or "token_type" in name or not name.startswith("encoder"):
+                weight.zero_()
+        torch.nn.init.orthogonal_(model.encoder.embeddings.word_embeddings.weight)
+        x, k, bob = (_seen(model, word) for word in "xkb")
+        model.mark.weight[FULL_STOP], model.mark.weight[MARKS.index(",")] = x, k
+        model.mark.bias[0], model.mark.bias[FULL_STOP] = 0.5, 0.1
+        model.look.weight[0], model.before.weight[FULL_STOP, 0] = bob, 1.0
+        model.case.weight[CAPITAL, 0], model.case.bias[LOWER] = 1.0, 0.4
+    return model
+
+
+def _seen(model, word):
+    """What in the encoder's output is 1 for a word of one letter and 0 for others."""
+    hidden = model.encoder(torch.tensor([model.pieces.word(word)])).last_hidden_state[0, 0]
+    return hidden / hidden.square().sum()

@@ -120,6 +120,19 @@ def test_machines_share_the_work(settings, tmp_path):
     assert read(tmp_path / "shared") == read(settings["out"])
 
 
+def test_any_recogniser_may_listen(settings):
+    manifest = synthesize.synthesize({**settings, "decoder": "greedy"})
+    rows = [json.loads(line) for text in read(settings["out"]).values() for line in text.splitlines()]
+    assert manifest["pairs"] == len(rows) == 5 and manifest["wer_by_engine"] == {"whistle": round(manifest["wer"], 4)}
+    assert all(len(row["hypotheses"]) == 1 and 0.4 < row["seconds"] < 2 for row in rows)
+
+
+def test_a_store_has_no_sound(settings):
+    source = {"_target_": "dlm.synthesize.StoredSpeech", "store": {"_target_": "types.SimpleNamespace", "examples": []}}
+    with pytest.raises(ValueError, match="features only"):
+        synthesize.synthesize({**settings, "decoder": "ar", "source": source})
+
+
 def test_other_settings_are_refused(settings):
     synthesize.synthesize(settings)
     with pytest.raises(ValueError, match="made with other nbest, seed"):

@@ -12,7 +12,7 @@ EXPERIMENTS = sorted(path.stem for path in Path(CONFIG_FOLDER, "experiment").glo
 MILLIONS = {  # from the papers, from the published models, or of our own making
     "ctc_librispeech960": (65, 75), "ctc_librispeech100": (11, 13),
     "denoiser_librispeech960": (50, 65), "ar_librispeech960": (50, 65),
-    "dlm_69m": (65, 73), "dlm_155m": (145, 165), "dlm_484m": (460, 500),
+    "writing": (16, 18), "dlm_69m": (65, 73), "dlm_155m": (145, 165), "dlm_484m": (460, 500),
     "dllm_asr_llada8b": (8600, 8800), "ar_asr_large": (8650, 8800), "dllm_asr_large": (280, 420),
 }  # fmt: skip
 

@@ -1,0 +1,119 @@
+"""Training the writing model, on a text made on the spot."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from dlm import Restorer
+from dlm.tags import ENDS, FULL_STOP, Tagged, tagged
+from recipes.tasks.writing import Mishearing, WritingData, WritingStart, WritingTask, WrittenText, frequent_pieces
+from tests.dlm.conftest import PIECES, SIZES
+
+SENTENCES = ["Well, he saw Mr. McDonald in the house.", "Did she?", "No; she was out!", "The BBC said so, I say."] * 5
+
+
+@pytest.fixture
+def text(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("\n".join(SENTENCES))
+    return str(path)
+
+
+@pytest.fixture
+def bert(tmp_path):
+    """A BERT with random weights and its tokenizer."""
+    from transformers import BertConfig, BertModel
+
+    folder = tmp_path / "bert"
+    pieces = [*PIECES, "he", "she", "house", "never"]
+    BertModel(BertConfig(**SIZES, vocab_size=len(pieces))).save_pretrained(folder)
+    (folder / "tokenizer.json").write_text(json.dumps({"model": {"vocab": {p: i for i, p in enumerate(pieces)}}}))
+    return str(folder)
+
+
+def make_task(text, bert, **options):
+    data = WritingData([WrittenText(text)], text, (5, 12), batch_words=60, epoch_batches=4, **options)
+    return WritingTask(WritingStart(bert, pieces=61), data)
+
+
+def test_units_and_forms_of_the_text(text, bert):
+    model = make_task(text, bert).model
+    assert len(model.pieces) == 61 and "never" not in model.pieces.pieces and "he" in model.pieces.pieces
+    assert model.forms == {}  # five McDonalds are too few
+    assert frequent_pieces(PIECES, SENTENCES, 10) == PIECES
+
+
+def test_stretches_are_cut_from_running_text(text):
+    data = WritingData([WrittenText(text)], text)
+    whole = tagged(" ".join(SENTENCES))
+    kinds = set()
+    for seed in range(60):
+        cut, opens, closes, before = data.stretch(0, seed % 4, 14, np.random.default_rng(seed))
+        kinds.add((opens, closes))
+        assert 1 <= len(cut.words) <= 14 and " ".join(cut.words) in " ".join(whole.words)
+        assert cut.marks[-1] in ENDS or not closes
+        assert before == FULL_STOP or not opens
+    assert len(kinds) == 4
+
+
+def test_batches_repeat_and_tags_fit_words(text, bert):
+    task = make_task(text, bert)
+    plans = task.train_batches(0, 0, 1)
+    assert len(plans) == 4 and plans == task.train_batches(0, 0, 1) != task.train_batches(1, 0, 1)
+    assert task.train_batches(0, 1, 2) == plans[1::2]
+    for plan in plans:
+        batch, again = task.load(plan), task.load(plan)
+        assert all(torch.equal(batch[name], again[name]) for name in batch)
+        assert len(batch["first"]) == len(batch["marks"]) == len(batch["cases"]) == len(batch["before"])
+        assert (batch["tokens"].flatten()[batch["first"]] > 3).all()
+
+
+def test_misheard_words_keep_the_marks():
+    said = Tagged(["a", "bb", "ccc", "dddd"] * 50, [0, 0, 1, FULL_STOP] * 50, [1, 0, 0, 0] * 50)
+    assert Mishearing(share=0.0)(said, np.random.default_rng(0)) == said
+    heard = Mishearing(share=1.0, rate=(0.4, 0.4))(said, np.random.default_rng(0))
+    assert len(heard.words) == len(heard.marks) == len(heard.cases) < 200
+    changed = sum(word not in said.words for word in heard.words)
+    assert 20 < changed < 80
+    assert heard.marks.count(FULL_STOP) > 45  # a lost word leaves its mark to the one before
+
+
+def test_misspellings_are_learned_from_pairs(tmp_path):
+    row = {"id": "1", "text": "he laught", "hypotheses": [["he laft", -1.0]]}
+    (tmp_path / "0.jsonl").write_text(json.dumps(row) + "\n")
+    mishear = Mishearing(str(tmp_path), share=1.0, rate=(1.0, 1.0))
+    said = Tagged(["laught"] * 40, [0] * 40, [0] * 40)
+    assert "laft" in mishear(said, np.random.default_rng(0)).words
+
+
+def test_experiment_trains_and_resumes(tmp_path, text, bert):
+    data = tmp_path / "data"
+    (data / "text").mkdir(parents=True)
+    import lzma
+
+    for name in ("books", "modern", "written_dev"):
+        (data / "text" / f"{name}.txt.xz").write_bytes(lzma.compress("\n".join(SENTENCES).encode()))
+    (data / "minilm").symlink_to(bert)
+
+    def run(steps):
+        command = [
+            sys.executable, "-m", "recipes.train", "experiment=writing", f"trainer.steps={steps}",
+            "trainer.log_every=1", "trainer.progress=false", "trainer.precision=no", "data.batch_words=60",
+            "data.lengths=[10]", "data.epoch_batches=3",
+        ]  # fmt: skip
+        environment = {**os.environ, "RUNS": str(tmp_path), "SPEECH_DATA": str(data), "OMP_NUM_THREADS": "1"}
+        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+
+    first = run(2)
+    assert first.returncode == 0 and first.stdout == "", first.stderr
+    second = run(4)
+    assert second.returncode == 0 and "from step 2 to 4" in second.stderr, second.stderr
+    lines = [json.loads(line) for line in (tmp_path / "writing" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if line["split"] == "train"] == [1, 2, 3, 4]
+    assert {"ends", "capitals"} <= lines[-1].keys()
+    assert Restorer.from_pretrained(tmp_path / "writing" / "model")("he saw").lower().rstrip(".?!") == "he saw"
