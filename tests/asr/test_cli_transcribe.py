@@ -201,7 +201,8 @@ def test_wrong_usage(transcribe, tmp_path, monkeypatch, arguments, message):
 
 def test_missing_helpers_are_named(transcribe, recordings, monkeypatch):
     monkeypatch.setitem(sys.modules, "enhance", None)
-    monkeypatch.setitem(sys.modules, "dlm", None)
+    for module in ("dlm", "dlm.loading"):
+        monkeypatch.setitem(sys.modules, module, None)
     status, _, messages = transcribe(recordings / "a.wav", "--enhance", "adaptcrn")
     assert status == 2 and "--enhance adaptcrn: speech enhancement is not available" in messages
     status, _, messages = transcribe(recordings / "a.wav", "--correct", "--correct_model", "x")
