@@ -10,15 +10,16 @@ import logging
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from asr.text.written import is_plain
 from dlm.corrector import Correction, Hypotheses, texts_of
-from dlm.tags import ENDS, FULL_STOP, MARKS, tagged, written
-from dlm.writing import WritingModel, collate
+from dlm.tags import ENDS, MARKS, tagged, written
+from dlm.writing import WritingModel, collate, mark_before
 
 LONGEST = 250  # words of a window: the encoder has room for twice as many pieces
 WORD = re.compile(r"[^\W_]")
@@ -59,8 +60,7 @@ class Restorer:
         self.model = model.eval()
         self.options = options or RestorerOptions(**model.options)
         self._remarked = False
-        biases = torch.tensor([self.options.biases.get(mark, 0.0) for mark in MARKS])
-        self._biases = biases.to(model.mark.weight.device)
+        self._biases = torch.tensor([self.options.biases.get(mark, 0.0) for mark in MARKS])
 
     @classmethod
     def from_pretrained(cls, name: str | Path | None = None, device: str = "cpu", **options) -> Restorer:
@@ -134,36 +134,41 @@ class Restorer:
 
     # -- tags ------------------------------------------------------------------------------------------------
 
-    @torch.inference_mode()
     def tags(self, texts: Sequence[list[str]], batch_size: int = 32) -> list[tuple[list[int], list[int]]]:
         """Marks and cases of the words of each text; its last word ends a sentence."""
-        marks = [[0] * len(words) for words in texts]
-        cases: list[list[list[int]]] = [[[]] * len(words) for words in texts]
+        return [self.choose(*scores) if len(scores[0]) else ([], []) for scores in self.scores(texts, batch_size)]
+
+    @torch.inference_mode()
+    def scores(self, texts: Sequence[list[str]], batch_size: int = 32) -> list[tuple[Tensor, Tensor]]:
+        """Of each text log-probabilities of the marks [words, marks], and cases [words, marks] by the mark before."""
+        shape = (sum(map(len, texts)), len(MARKS))
+        marks, cases = torch.zeros(shape), torch.zeros(shape, dtype=torch.uint8)
+        firsts = [0, *accumulate(map(len, texts))]
         windows = sorted(self._windows(texts), key=lambda window: window[2] - window[1])
         for first in range(0, len(windows), batch_size):
             batch = windows[first : first + batch_size]
-            rows = [texts[t][start:stop] for t, start, stop in batch]
             ends = [(start == 0, stop == len(texts[t])) for t, start, stop in batch]
-            inputs = collate(self.model.pieces, rows, ends)
-            scores, case_scores = self.model({k: v.to(self._biases.device) for k, v in inputs.items()})
-            chosen, looks = self._choose(scores, rows, ends), case_scores.argmax(-1).tolist()
-            place = 0
+            inputs = collate(self.model.pieces, [texts[t][start:stop] for t, start, stop in batch], ends)
+            seen, looks = self.model({k: v.to(self.model.mark.weight.device) for k, v in inputs.items()})
+            seen, looks, place = seen.cpu(), looks.argmax(-1).cpu(), 0
             for (t, start, stop), (opens, closes) in zip(batch, ends, strict=True):
-                skip = 0 if opens else self.options.margin
-                until = stop - start - (0 if closes else self.options.margin)
-                marks[t][start + skip : start + until] = chosen[place + skip : place + until]
-                cases[t][start + skip : start + until] = looks[place + skip : place + until]
+                skip, until = 0 if opens else self.options.margin, stop - start - (0 if closes else self.options.margin)
+                here = slice(firsts[t] + start + skip, firsts[t] + start + until)
+                marks[here], cases[here] = (column[place + skip : place + until] for column in (seen, looks))
                 place += stop - start
-        return [(found, list(_follow(found, looks))) for found, looks in zip(marks, cases, strict=True)]
+        lengths = list(map(len, texts))
+        return list(zip(marks.split(lengths), cases.split(lengths), strict=True))
 
-    def _choose(self, scores: torch.Tensor, rows: list[list[str]], ends: list[tuple[bool, bool]]) -> list[int]:
-        """The mark behind each word of a batch; behind the last one of a text, the likeliest that ends a sentence."""
-        scores = scores + self._biases
-        lasts = torch.tensor([len(row) for row in rows]).cumsum(0) - 1
-        closing = lasts[torch.tensor([closes for _, closes in ends])].to(scores.device)
-        best = scores.argmax(-1)
-        best[closing] = torch.tensor(ENDS, device=scores.device)[scores[closing][:, list(ENDS)].argmax(-1)]
-        return best.tolist()
+    def choose(self, marks: Tensor, cases: Tensor) -> tuple[list[int], list[int]]:
+        """The likeliest mark behind each word of a text, behind its last one of those that end a sentence; the cases.
+
+        Arguments as `scores` gives them.
+        """
+        biased = marks + self._biases
+        best = biased.argmax(-1)
+        best[-1] = ENDS[int(biased[-1, list(ENDS)].argmax())]
+        before = torch.tensor(mark_before(best.tolist(), opens=True))
+        return best.tolist(), cases.gather(1, before[:, None])[:, 0].tolist()
 
     def _windows(self, texts: Sequence[list[str]]) -> Iterable[tuple[int, int, int]]:
         """(text, first word, word after the last) of windows; neighbours share both their margins."""
@@ -176,14 +181,6 @@ class Restorer:
                 if stop == len(words):
                     break
                 start += window - 2 * margin
-
-
-def _follow(marks: list[int], cases: list[list[int]]) -> Iterable[int]:
-    """The case of each word after the mark that was chosen before it."""
-    before = FULL_STOP
-    for mark, by_mark in zip(marks, cases, strict=True):
-        yield by_mark[before]
-        before = mark
 
 
 def plain_words(text: str) -> list[str]:
