@@ -138,5 +138,6 @@ def _behind(draft: list[int], token: int) -> list[int]:
 
 def _next(model: Writes, tokens: Tensor, speech: object, cache: TextCache) -> Tensor:
     logits = model.extend(tokens, speech, cache).float()
-    logits[..., list(marks_of(model).never)] = -torch.inf
+    for token in marks_of(model).never:
+        logits[..., token] = -torch.inf
     return logits.softmax(-1)

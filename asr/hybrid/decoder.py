@@ -95,9 +95,8 @@ class TextDecoder(nn.Module):
             mask = positions[:, None] >= torch.arange(before + count, device=tokens.device)
         x = (self.embedding(tokens) + self.positions[positions]).to(self.dtype)
         for number, layer in enumerate(self.layers):
-            y = layer.text_norm(x)
-            keys, values = cache.append(number, *layer.text.keys_values(y))
-            x = x + layer.dropout(layer.text(y, keys, values, mask))
+            queries, *own = layer.text.project(layer.text_norm(x))
+            x = x + layer.dropout(layer.text.attend(queries, *cache.append(number, *own), mask))
             x = layer.listen(x, speech.keys[number], speech.values[number], speech.valid)
         return self.logits(x)
 

@@ -62,10 +62,17 @@ class Attention(nn.Module):
     def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return self.split(self.key(x)), self.split(self.value(x))
 
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values [batch, heads, positions, size] of x, which attends to itself."""
+        return self.split(self.query(x)), *self.keys_values(x)
+
+    def attend(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Queries [batch, heads, n, size] on keys and values [batch, heads, m, size]: [batch, n, width]."""
+        return self.out(attend(queries, keys, values, mask).transpose(1, 2).flatten(2))
+
     def forward(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
         """Queries of x [batch, n, width] on keys and values [batch, heads, m, size]."""
-        y = attend(self.split(self.query(x)), keys, values, mask)
-        return self.out(y.transpose(1, 2).flatten(2))
+        return self.attend(self.split(self.query(x)), keys, values, mask)
 
 
 class EncoderLayer(nn.Module):
@@ -79,8 +86,7 @@ class EncoderLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        y = self.attention_norm(x)
-        x = x + self.dropout(self.attention(y, *self.attention.keys_values(y), mask))
+        x = x + self.dropout(self.attention.attend(*self.attention.project(self.attention_norm(x)), mask))
         return x + self.dropout(self.feed_forward(self.out_norm(x)))
 
 

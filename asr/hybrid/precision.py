@@ -2,9 +2,7 @@
 
     float32    exact, the slowest
     bfloat16   weights and products in half the bits; fast where the processor has instructions for them
-    int8       linear layers of encoder and CTC branch in 8 bits, activations quantised as they come; on a CPU.
-               The decoder, whose utterances share a batch, stays in the faster of the other two: a scale for the whole
-               batch would let one utterance change another's text.
+    int8       linear layers in 8 bits (`asr.hybrid.linear8`), all else in float32; on a CPU
 
 "auto" times one linear layer of the model's size in each and takes the fastest; on a GPU it is bfloat16.
 """
@@ -13,16 +11,18 @@ from __future__ import annotations
 
 import copy
 import time
-import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 
 import torch
 from torch import nn
 
 from asr.hybrid.decoder import TextDecoder
+from asr.hybrid.linear8 import in_eight_bits
 from asr.hybrid.model import HybridModel
 
+NO_KERNELS = (RuntimeError, NotImplementedError)  # what torch raises where it lacks a layer for a processor
 COMPUTE_TYPES = ("auto", "float32", "bfloat16", "int8")
 
 
@@ -30,7 +30,7 @@ def converted(model: HybridModel, compute_type: str, device: str) -> HybridModel
     """The model for a compute type, in place; its `compute_type` says which was chosen.
 
     Raises:
-        ValueError: the type is unknown, or is int8 on a GPU.
+        ValueError: the type is unknown, or is int8 where there is none: on a GPU and some processors.
     """
     if compute_type not in COMPUTE_TYPES:
         raise ValueError(f"compute_type is {compute_type!r}; choose one of {', '.join(COMPUTE_TYPES)}")
@@ -39,11 +39,11 @@ def converted(model: HybridModel, compute_type: str, device: str) -> HybridModel
         raise ValueError(f"compute_type int8 is for a CPU; on {device} choose bfloat16 or float32")
     if compute_type == "auto":
         compute_type = fastest(COMPUTE_TYPES[1:]) if on_cpu else "bfloat16"
-    for name in ("encoder", "branch", "decoder"):
-        own = compute_type
-        if name == "decoder" and compute_type == "int8":
-            own = fastest(("float32", "bfloat16"))
-        setattr(model, name, _part(getattr(model, name), own))
+    try:
+        for name in ("encoder", "branch", "decoder"):
+            setattr(model, name, _part(getattr(model, name), compute_type))
+    except NO_KERNELS as error:
+        raise ValueError(f"compute_type {compute_type}: this torch cannot do so on this processor ({error})") from error
     model.compute_type = compute_type
     return model
 
@@ -51,11 +51,7 @@ def converted(model: HybridModel, compute_type: str, device: str) -> HybridModel
 def _part(part: nn.Module, compute_type: str) -> nn.Module:
     """A module in a number format."""
     if compute_type == "int8":
-        from torch.ao.quantization import quantize_dynamic
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what a later torch replaces
-            return quantize_dynamic(part, {nn.Linear}, dtype=torch.qint8, inplace=True)
+        return in_eight_bits(part)
     if compute_type == "bfloat16":
         (part.layers if isinstance(part, TextDecoder) else part).bfloat16()
     return part
@@ -64,11 +60,12 @@ def _part(part: nn.Module, compute_type: str) -> nn.Module:
 @cache
 def fastest(types: tuple[str, ...], width: int = 384, frames: int = 300) -> str:
     """The compute type in which this processor multiplies [frames, width] by [width, 4 width] fastest."""
-    x, layer = torch.randn(frames, width), nn.Sequential(nn.Linear(width, 4 * width))
+    x, layer = torch.randn(frames, width), nn.Linear(width, 4 * width)
     seconds = {}
     for name in types:
-        own, own_x = _part(copy.deepcopy(layer), name), x.bfloat16() if name == "bfloat16" else x
-        seconds[name] = _seconds(lambda own=own, own_x=own_x: own(own_x))
+        with suppress(*NO_KERNELS):
+            own, own_x = _part(copy.deepcopy(layer), name), x.bfloat16() if name == "bfloat16" else x
+            seconds[name] = _seconds(lambda own=own, own_x=own_x: own(own_x))
     return min(seconds, key=seconds.__getitem__)
 
 

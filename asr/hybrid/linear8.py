@@ -1,0 +1,80 @@
+"""Linear layers in 8 bits whose result for one utterance does not depend on what shares its batch.
+
+Weights have a scale for each output, as they are stored (`asr.eight_bits`), so nothing is lost by loading them.
+Activations have a scale for each position, found as they come (Dettmers et al. 2022, "LLM.int8()", arXiv 2208.07339,
+Sec. 2.1, "vector-wise quantization"), and the products are sums of whole numbers, which are exact in any order.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor, nn
+
+from asr.eight_bits import quantised
+from asr.hybrid.encoder import Attention
+
+
+def activation_levels() -> int:
+    """Steps from 0 to the largest activation; one bit less where products of 8 bits overflow in 16."""
+    return 127 if torch.cpu.get_capabilities().get("avx512_vnni") else 63
+
+
+class Linear8(nn.Module):
+    """One or several linear layers of one input, whose outputs follow one another."""
+
+    def __init__(self, *layers: nn.Linear):
+        super().__init__()
+        stored = quantised({"weight": torch.cat([layer.weight.detach().float() for layer in layers])})
+        rows = len(stored["weight"])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what a later torch replaces
+            weight = torch._make_per_channel_quantized_tensor(
+                stored["weight"], stored["weight.scale"].double(), torch.zeros(rows, dtype=torch.long), 0
+            )
+        self.packed = torch.ops.quantized.linear_prepack(weight, None)
+        biases = [layer.weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias for layer in layers]
+        self.register_buffer("bias", torch.cat(biases).detach().float())
+        self.step = 1 / activation_levels()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., inputs] -> [..., outputs]."""
+        loudest = x.abs().amax(-1, keepdim=True)
+        # A row of zeros gives 0/0, some whole number from it, and 0 times that.
+        y = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(x / loudest, self.step, 128, self.packed)
+        return torch.addcmul(self.bias, y, loudest)
+
+
+class Attention8(nn.Module):
+    """`Attention` in 8 bits: layers of one input are computed as one."""
+
+    def __init__(self, source: Attention):
+        super().__init__()
+        self.heads = source.heads
+        self.query, self.out = Linear8(source.query), Linear8(source.out)
+        self.memory = Linear8(source.key, source.value)
+        self.all = Linear8(source.query, source.key, source.value)
+
+    split, attend, forward = Attention.split, Attention.attend, Attention.forward
+
+    def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return tuple(map(self.split, self.memory(x).chunk(2, -1)))
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return tuple(map(self.split, self.all(x).chunk(3, -1)))
+
+
+def in_eight_bits(module: nn.Module) -> nn.Module:
+    """The module with its linear layers in 8 bits, in place; what is itself such a layer or an attention is made anew.
+
+    Raises:
+        RuntimeError, NotImplementedError: torch has no such layers for this processor.
+    """
+    if isinstance(module, nn.Linear):
+        return Linear8(module)
+    if isinstance(module, Attention):
+        return Attention8(module)
+    for name, child in module.named_children():
+        setattr(module, name, in_eight_bits(child))
+    return module
