@@ -53,13 +53,16 @@ def compact_recogniser(name: str | Path | None = None, device: str = "cpu") -> S
         beam=BeamOptions(**model.beam) if ngram else None,
         calibration=model.calibration,
         default_decoder="beam" if ngram else "greedy",
+        languages=("en",),
     )
 
     def make(kind: str, options: DecodeOptions) -> TextDecoder:
         beam = replace(recogniser.beam, beam_size=options.beam_size)
+        hotwords = options.expected(model.tokenizer, kind)
         return load_decoder(
-            kind, device, options.decoder_model, model.tokenizer, options.denoising, beam, lambda: recogniser.lm
-        )
+            kind, device, options.decoder_model, model.tokenizer, options.denoising, beam, lambda: recogniser.lm,
+            hotwords,
+        )  # fmt: skip
 
     recogniser.makers = {kind: partial(make, kind) for kind in DECODERS}
     return recogniser

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import torch
 
-from asr.ar.decoders import FusedTwin, RescoredBeam, TwinDecoder
+from asr.ar.decoders import BiasedTwin, FusedTwin, RescoredBeam, TwinDecoder
 from asr.ctc.beam import BeamOptions
 from asr.ctc.ngram import NGram
 from asr.dllm.decoder import DenoisingDecoder
 from asr.dllm.network import COMPACT_DENOISER, COMPACT_TWIN, Denoiser
 from asr.parts import TextDecoder
+from asr.text.hotwords import Hotwords
 from asr.text.tokenizer import Tokenizer
 
 DECODERS = ("dllm", "ar", "speculative", "fused", "rescored")
@@ -26,6 +27,7 @@ def load_decoder(
     choices: dict | None = None,
     beam: BeamOptions | None = None,
     lm: Callable[[], NGram | None] = lambda: None,
+    hotwords: Hotwords | None = None,
 ) -> TextDecoder:
     """A decoder by name, with the weights of a folder or Hub id, or the compact ones (None).
 
@@ -42,6 +44,8 @@ def load_decoder(
         filter_folder = Path(folder) / "filter"
         found = filter_folder if filter_folder.is_dir() else None
         return DenoisingDecoder(network, tokenizer, choices, beam, lm, found)
+    if name == "ar" and hotwords:
+        return BiasedTwin(network, tokenizer, hotwords)
     return twin_decoder(name, network, tokenizer, beam or BeamOptions(), lm, **network.decode)
 
 

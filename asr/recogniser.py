@@ -28,6 +28,7 @@ from asr.ctc.ngram import NGram  # noqa: E402
 from asr.ctc.timing import align_text, align_words  # noqa: E402
 from asr.decoders import DECODERS as TEXT_DECODERS  # noqa: E402
 from asr.parts import CTCBranch, Decoded, Listened, SpeechEncoder, TextDecoder, Vocabulary  # noqa: E402
+from asr.text.hotwords import STRENGTH, Hotwords  # noqa: E402
 
 DECODERS = ("greedy", "beam", *TEXT_DECODERS)
 
@@ -49,6 +50,8 @@ class DecodeOptions:
         task: "transcribe", or "translate" into English.
         initial_prompt: text that a Whisper model takes for what was said before: names, spelling, style.
         temperature: above 0 a model that writes token by token draws its tokens.
+        hotwords: words and phrases to expect, such as names (`asr.text.hotwords`); with the beam and the twin.
+        hotword_strength: nats that a token of these earns; None: what was measured to be good for the decoder.
     """
 
     decoder: str | None = None
@@ -60,6 +63,8 @@ class DecodeOptions:
     task: str = "transcribe"
     initial_prompt: str | None = None
     temperature: float = 0.0
+    hotwords: tuple[str, ...] = ()
+    hotword_strength: float | None = None
 
     def __post_init__(self):
         if self.task not in ("transcribe", "translate"):
@@ -70,6 +75,19 @@ class DecodeOptions:
             raise ValueError(f"decoder {self.decoder!r} is unknown; choose one of {', '.join(DECODERS)}")
         if self.beam_size < 1:
             raise ValueError(f"beam_size is {self.beam_size}; it must be at least 1")
+        if self.hotword_strength is not None and self.hotword_strength < 0:
+            raise ValueError(f"hotword_strength is {self.hotword_strength}; it must be at least 0")
+
+    def expected(self, vocabulary: Vocabulary, decoder: str) -> Hotwords | None:
+        """The hotwords in the tokens of a vocabulary; None where there are none.
+
+        Raises:
+            ValueError: the vocabulary cannot spell them.
+        """
+        if not self.hotwords:
+            return None
+        strength = STRENGTH[decoder] if self.hotword_strength is None else self.hotword_strength
+        return Hotwords(self.hotwords, vocabulary, strength)
 
 
 @dataclass(frozen=True)
@@ -120,6 +138,7 @@ class SpeechRecogniser(Reloadable):
         beam: options of the prefix beam search.
         calibration: slope and offset of word confidence by decoder, see `asr.ctc.timing`.
         default_decoder: of `DecodeOptions` that name none.
+        languages: codes of those that it knows; none: it does not say.
 
     `makers` holds the text decoders by name: functions of the options, called once for each of them.
     """
@@ -134,6 +153,7 @@ class SpeechRecogniser(Reloadable):
         beam: BeamOptions | None = None,
         calibration: dict[str, tuple[float, float]] | None = None,
         default_decoder: str = "greedy",
+        languages: tuple[str, ...] = (),
     ):
         self.encoder, self.branch = encoder, branch
         self.sampling_rate, self.hop_seconds = encoder.sampling_rate, branch.hop_seconds
@@ -141,11 +161,12 @@ class SpeechRecogniser(Reloadable):
         self.vocabulary = vocabulary or self.tokenizer
         self.beam = beam or BeamOptions(lm_weight=0.0, token_bonus=0.0)
         self.calibration = calibration or {}
-        self.default_decoder = default_decoder
+        self.default_decoder, self.languages = default_decoder, languages
         self.makers: dict[str, Callable[[DecodeOptions], TextDecoder]] = {}
         self.decoders: dict[tuple, TextDecoder] = {}
         self.on_denoised: Callable | None = None  # sees every pass of the denoiser
         self._ngram = ngram
+        self._hotwords: dict[tuple, Hotwords | None] = {}
 
     @cached_property
     def lm(self) -> NGram | None:
@@ -166,12 +187,35 @@ class SpeechRecogniser(Reloadable):
         """Load what the options ask for, so that mistakes show before any audio is read.
 
         Raises:
-            ValueError: the model has no such decoder, or the decoder is not for this model.
+            ValueError: the model has no such decoder, or the decoder is not for this model, or cannot be told what the
+                options say.
             OSError: there is no model behind the decoder.
         """
-        decoder = options.decoder or self.default_decoder
-        if decoder not in ("greedy", "beam"):
+        if self.languages and options.language not in (None, *self.languages):
+            raise ValueError(f"language is {options.language!r}; this model knows {', '.join(self.languages)}")
+        told = {"task translate": options.task == "translate", "initial_prompt": options.initial_prompt,
+                "temperature": options.temperature}  # fmt: skip
+        for name in (name for name, value in told.items() if value):
+            raise ValueError(f"{name}: needs a model like Whisper; this one cannot be told it")
+        decoder = self.chosen(options)
+        if options.hotwords and decoder not in STRENGTH:
+            raise ValueError(f"hotwords: decoder {decoder!r} cannot be told names; {' and '.join(STRENGTH)} can")
+        if decoder == "beam":
+            self.expected(options)
+        elif decoder != "greedy":
             self.decoder(decoder, options)
+
+    def chosen(self, options: DecodeOptions) -> str:
+        """The name of the decoder: what the options name, else the model's own; names need a search."""
+        default = "beam" if options.hotwords and self.default_decoder == "greedy" else self.default_decoder
+        return options.decoder or default
+
+    def expected(self, options: DecodeOptions) -> Hotwords | None:
+        """The hotwords of the beam search; made once."""
+        key = options.hotwords, options.hotword_strength
+        if key not in self._hotwords:
+            self._hotwords = {key: options.expected(self.tokenizer, "beam")}
+        return self._hotwords[key]
 
     # -- listening -----------------------------------------------------------------------------------------
 
@@ -204,7 +248,8 @@ class SpeechRecogniser(Reloadable):
         """
         if name not in self.makers:
             raise ValueError(f"decoder {name!r} needs a model of our own; this one has greedy and beam")
-        key = (name, options.beam_size, options.decoder_model, tuple(sorted(options.denoising.items())))
+        key = (name, options.beam_size, options.decoder_model, tuple(sorted(options.denoising.items())),
+               options.hotwords, options.hotword_strength)  # fmt: skip
         if key not in self.decoders:
             self.decoders[key] = self.makers[name](options)
         return self.decoders[key]
@@ -216,8 +261,8 @@ class SpeechRecogniser(Reloadable):
         if decoder == "greedy":
             return [[best_path(frames, self.tokenizer)] for frames in heard.posteriors], self.tokenizer
         if decoder == "beam":
-            beam = replace(self.beam, beam_size=options.beam_size)
-            return [prefix_beam(f, self.tokenizer, beam, self.lm) for f in heard.posteriors], self.tokenizer
+            beam, names = replace(self.beam, beam_size=options.beam_size), self.expected(options)
+            return [prefix_beam(f, self.tokenizer, beam, self.lm, names) for f in heard.posteriors], self.tokenizer
         text_decoder = self.decoder(decoder, options)
         if decoder == "dllm":
             text_decoder.keep_trace = self.on_denoised is not None
@@ -231,7 +276,7 @@ class SpeechRecogniser(Reloadable):
     def transcribe_batch(self, waves: list[np.ndarray], options: DecodeOptions) -> list[Utterance]:
         """Utterances of waves [samples], in their order."""
         heard = self.listen(waves)
-        decoder = options.decoder or self.default_decoder
+        decoder = self.chosen(options)
         nbests, vocabulary = self._decoded(heard, decoder, options)
         spells = hasattr(self.tokenizer, "encode")
         utterances = []

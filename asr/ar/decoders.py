@@ -7,18 +7,20 @@ of the hybrid recogniser and causal language models. A model with a vocabulary o
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
-from asr.ar.fused_search import FusionOptions, search_tokens
-from asr.ar.greedy import Writes, decode_greedily, decode_speculatively, score_sequences
+from asr.ar.greedy import Writes, decode_greedily, decode_speculatively, marks_of, score_sequences
+from asr.ar.search import FusionOptions, HotwordAdvice, NGramAdvice, search_tokens
 from asr.ctc.beam import BeamOptions, Hypothesis, prefix_beam
 from asr.ctc.ngram import NGram
 from asr.dllm.canvas import ctc_draft
 from asr.dllm.decoder import SharedTokens
 from asr.parts import Decoded, Listened, Vocabulary
+from asr.text.hotwords import Hotwords
 from asr.text.tokenizer import Tokenizer
 
 
@@ -48,7 +50,7 @@ class TwinDecoder:
 
 @dataclass
 class FusedTwin:
-    """The twin's beam search with the recogniser's n-gram (`asr.ar.fused_search`), over the units of both.
+    """The twin's beam search with the recogniser's n-gram (`asr.ar.search`), over the units of both.
 
     Raises:
         ValueError: the twin has tokens of its own.
@@ -67,12 +69,34 @@ class FusedTwin:
 
     @torch.inference_mode()
     def __call__(self, heard: Listened) -> Decoded:
-        lm = self.lm()
+        advice, decode = NGramAdvice(self.lm(), self.options), self.vocabulary.decode
         rows = [heard.row(i) for i in range(len(heard.posteriors))]
         speeches = [self.twin.remember(row.hidden, row.lengths) for row in rows]
-        found = [search_tokens(self.twin, speech, self.vocabulary, lm, self.options) for speech in speeches]
+        found = [search_tokens(self.twin, speech, decode, advice, self.options.beam_size) for speech in speeches]
         passes = torch.tensor([n for _, n in found])
         return Decoded.chosen([texts for texts, _ in found], passes, passes * self.options.beam_size)
+
+
+@dataclass
+class BiasedTwin:
+    """The twin's beam search with names to expect (`asr.text.hotwords`): greedy writing cannot take a name back."""
+
+    twin: Writes
+    vocabulary: Vocabulary
+    hotwords: Hotwords  # in that vocabulary
+    beam_size: int = 4
+
+    @torch.inference_mode()
+    def __call__(self, heard: Listened) -> Decoded:
+        return Decoded.joined([self._written(heard.row(i)) for i in range(len(heard.posteriors))])
+
+    def _written(self, heard: Listened) -> Decoded:
+        speech = self.twin.remember(heard.hidden, heard.lengths)
+        advice = HotwordAdvice(self.hotwords, marks_of(self.twin).end)
+        found, passes = search_tokens(self.twin, speech, self.vocabulary.decode, advice, self.beam_size)
+        sure = [math.exp(score) for score in found[0].token_scores]
+        counts = torch.tensor([passes]), torch.tensor([passes * self.beam_size])
+        return Decoded([found[0].tokens], [sure], *counts)
 
 
 @dataclass

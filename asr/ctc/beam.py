@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from asr.ctc.ngram import NGram
+from asr.text.hotwords import ROOT, Hotwords
 from asr.text.tokenizer import Tokenizer
 
 
@@ -65,14 +66,16 @@ class BeamOptions:
 
 
 class _Prefix:
-    """A node in the tree of prefixes: its last token, its language-model context and score, and its two
-    forward log-probabilities, of the paths that end in blank and of those that end in the last token."""
+    """A node in the tree of prefixes: its last token, its language-model context, its place among the hotwords, the
+    score of both, and its two forward log-probabilities, of the paths that end in blank and of those that end in the
+    last token."""
 
     __slots__ = (
         "parent",
         "token",
         "children",
         "context",
+        "name",
         "prior",
         "blank",
         "label",
@@ -81,20 +84,23 @@ class _Prefix:
         "touched",
     )
 
-    def __init__(self, parent: _Prefix | None, token: int, context: tuple[int, ...], prior: float):
-        self.parent, self.token, self.context, self.prior = parent, token, context, prior
+    def __init__(self, parent: _Prefix | None, token: int, context: tuple[int, ...], name: int, prior: float):
+        self.parent, self.token, self.context, self.name, self.prior = parent, token, context, name, prior
         self.children: dict[int, _Prefix] = {}
         self.blank = self.label = self.new_blank = self.new_label = -math.inf
         self.touched = -1
 
-    def child(self, token: int, lm: NGram | None, options: BeamOptions) -> _Prefix:
+    def child(self, token: int, lm: NGram | None, options: BeamOptions, hotwords: Hotwords | None) -> _Prefix:
         node = self.children.get(token)
         if node is None:
-            prior, context = self.prior + options.token_bonus, self.context
+            prior, context, name = self.prior + options.token_bonus, self.context, self.name
             if lm is not None:
                 prior += options.lm_weight * float(lm.distribution(context)[token])
                 context = (*context, token)[1 - lm.order :]
-            node = self.children[token] = _Prefix(self, token, context, prior)
+            if hotwords is not None:
+                name, gain = hotwords.step(name, token)
+                prior += gain
+            node = self.children[token] = _Prefix(self, token, context, name, prior)
         return node
 
     def tokens(self) -> list[int]:
@@ -113,7 +119,11 @@ def log_add(a: float, b: float) -> float:
 
 
 def prefix_beam(
-    log_probabilities: Tensor, tokenizer: Tokenizer, options: BeamOptions | None = None, lm: NGram | None = None
+    log_probabilities: Tensor,
+    tokenizer: Tokenizer,
+    options: BeamOptions | None = None,
+    lm: NGram | None = None,
+    hotwords: Hotwords | None = None,
 ) -> list[Hypothesis]:
     """CTC prefix beam search (Hannun et al. 2014) with optional n-gram fusion.
 
@@ -122,20 +132,22 @@ def prefix_beam(
         tokenizer: turns tokens into text.
         options: beam, weights and pruning.
         lm: language model over the same vocabulary.
+        hotwords: names to expect, in the same vocabulary.
 
     Returns:
         hypotheses, best first, at most `beam_size`; the score is the log-probability of the text under CTC
-        plus the weighted language model and bonus.
+        plus the weighted language model, bonus and what hotwords earn.
     """
     options = options or BeamOptions()
-    root = _Prefix(None, 0, lm.start() if lm else (), 0.0)
+    root = _Prefix(None, 0, lm.start() if lm else (), ROOT, 0.0)
     root.blank = 0.0
     beam = [root]
     for number, (frame, tokens) in enumerate(_candidates(log_probabilities.numpy(), options)):
-        beam = _advance(beam, number, frame, tokens, lm, options)
+        beam = _advance(beam, number, frame, tokens, lm, options, hotwords)
     final = []
     for node in beam:
         ending = options.lm_weight * float(lm.distribution(node.context)[lm.end_id]) if lm else 0.0
+        ending += hotwords.ending(node.name) if hotwords else 0.0
         final.append((log_add(node.blank, node.label) + node.prior + ending, node))
     final.sort(key=lambda pair: -pair[0])
     return [Hypothesis(node.tokens(), tokenizer.decode(node.tokens()), score) for score, node in final]
@@ -151,10 +163,18 @@ def _candidates(log_probabilities: np.ndarray, options: BeamOptions) -> Iterator
 
 
 def _advance(
-    beam: list[_Prefix], number: int, frame: list[float], tokens: list[int], lm: NGram | None, options: BeamOptions
+    beam: list[_Prefix],
+    number: int,
+    frame: list[float],
+    tokens: list[int],
+    lm: NGram | None,
+    options: BeamOptions,
+    hotwords: Hotwords | None,
 ) -> list[_Prefix]:
     """Extend every prefix of the beam by one frame and keep the best."""
     reached: list[_Prefix] = []
+    # What a hotword lifts over the threshold is tried as well.
+    lifted = max(frame) - options.threshold - hotwords.strength if hotwords else 0.0
 
     def touch(node: _Prefix) -> _Prefix:
         if node.touched != number:
@@ -168,11 +188,12 @@ def _advance(
         node.new_blank = log_add(node.new_blank, total + frame[0])
         if node.parent is not None:
             node.new_label = log_add(node.new_label, node.label + frame[node.token])
-        for token in tokens:
+        more = [t for t in hotwords.children[node.name] if t not in tokens and frame[t] > lifted] if hotwords else []
+        for token in [*tokens, *more]:
             # The same token again begins a new one only after a blank.
             source = node.blank if token == node.token else total
             if source > -math.inf:
-                child = touch(node.child(token, lm, options))
+                child = touch(node.child(token, lm, options, hotwords))
                 child.new_label = log_add(child.new_label, source + frame[token])
     for node in reached:
         node.blank, node.label = node.new_blank, node.new_label

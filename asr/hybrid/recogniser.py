@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from asr.ar.decoders import BiasedTwin
 from asr.ar.rescoring import ctc_scores
 from asr.audio.features import FRAME_HOP
 from asr.ctc.beam import BeamOptions
@@ -150,6 +151,7 @@ def hybrid_recogniser(name: str | Path, device: str = "cpu", compute_type: str =
         beam=BeamOptions(**model.beam),
         calibration=model.calibration,
         default_decoder="ar",
+        languages=("en",),
     )
 
     def make(kind: str, options: DecodeOptions) -> TextDecoder:
@@ -159,6 +161,8 @@ def hybrid_recogniser(name: str | Path, device: str = "cpu", compute_type: str =
             raise ValueError(f"decoder {kind!r}: this model has {', '.join(OWN)}, greedy, beam")
         beam = replace(recogniser.beam, beam_size=options.beam_size)
         decoder = twin_decoder(kind, model.decoder, model.units, beam, lambda: recogniser.lm)
+        if hotwords := options.expected(model.tokenizer, kind):
+            decoder = BiasedTwin(model.decoder, model.tokenizer, hotwords)
         return decoder if kind == "rescored" else Guarded(decoder, model.units)
 
     recogniser.makers = {kind: partial(make, kind) for kind in DECODERS}

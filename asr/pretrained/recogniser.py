@@ -66,6 +66,8 @@ def large_recogniser(name: str | Path, device: str = "cpu") -> SpeechRecogniser:
     def make(kind: str, options: DecodeOptions) -> TextDecoder:
         if options.decoder_model:
             raise ValueError(f"decoder_model {options.decoder_model}: this recogniser brings its own text decoder")
+        if options.hotwords:
+            raise ValueError("hotwords: the language model of this recogniser cannot be told names; --decoder beam can")
         if kind not in own and not (kind == "fused" and model.is_causal):  # which has a reason of its own
             language = model.config.language_model.kind
             raise ValueError(f"decoder {kind!r}: a {language} language model has {', '.join(own)}, greedy, beam")

@@ -156,3 +156,23 @@ def test_prior_longer_than_the_speech_and_half_a_minute(recogniser, tiny_denoise
         texts = [u.text for u in recogniser.transcribe_batch([long, short], options(tiny_denoiser, decoder))]
         assert len(texts) == 2
     assert DenoisingDecode().prior == "ctc" and torch.is_grad_enabled()
+
+
+def test_names_to_expect_are_for_searches(recogniser, tiny_denoiser, waves):
+    for decoder, name in (("ar", "world"), ("beam", "are")):
+        plain = DecodeOptions(decoder, decoder_model=str(tiny_denoiser["ar"]))
+        named = dataclasses.replace(plain, hotwords=(name,), hotword_strength=0.0)
+        led = dataclasses.replace(named, hotword_strength=30.0)
+        free, unmoved, led = (recogniser.transcribe_batch(waves, choice) for choice in (plain, named, led))
+        assert sum(u.text.split().count(name) for u in led) > sum(u.text.split().count(name) for u in free)
+        assert decoder == "ar" or [u.text for u in unmoved] == [u.text for u in free]
+        assert all(" ".join(w.text for w in u.words) == u.text for u in led)
+    for decoder in ("greedy", "speculative", "dllm"):
+        with pytest.raises(ValueError, match="ar and beam can"):
+            recogniser.prepare(dataclasses.replace(options(tiny_denoiser, decoder), hotwords=("world",)))
+
+
+def test_what_only_whisper_can_be_told_is_refused(recogniser):
+    for told in ({"language": "de"}, {"task": "translate"}, {"initial_prompt": "Cat"}, {"temperature": 0.5}):
+        with pytest.raises(ValueError, match="this model knows en|needs a model like Whisper"):
+            recogniser.prepare(DecodeOptions("greedy", **told))

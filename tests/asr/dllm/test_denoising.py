@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from asr.ar.fused_search import FusionOptions, search_tokens
 from asr.ar.greedy import END as TEXT_END
 from asr.ar.greedy import START, decode_greedily, decode_speculatively, score_sequences
 from asr.ar.rescoring import ngram_score
+from asr.ar.search import FusionOptions, NGramAdvice, search_tokens
 from asr.ctc.ngram import NGram
 from asr.dllm.caches import TextCache
 from asr.dllm.canvas import Canvas, CanvasOptions, Draft, lay_out
@@ -205,7 +205,8 @@ class Letters:
 
 def fused(model, speech, **options):
     lm = NGram.estimate([[5, 6, 7], [5, 6, 8, 9], [6, 7, 5]], VOCABULARY, TEXT_END, order=3)
-    return lm, search_tokens(model, speech, Letters(), lm, FusionOptions(**options))[0]
+    advice = NGramAdvice(lm, FusionOptions(**options))
+    return lm, search_tokens(model, speech, Letters().decode, advice, advice.options.beam_size)[0]
 
 
 def test_fused_search_scores_texts_by_the_sum_of_both_models():
