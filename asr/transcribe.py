@@ -14,7 +14,7 @@ from pathlib import Path
 
 from asr.console.inputs import expand_inputs
 from asr.console.outputs import name_outputs
-from asr.console.program import FAILED, UsageError, complain, emit, json_text, printable, program, program_name, reason
+from asr.console.program import FAILED, UsageError, complain, program, program_name, reason
 
 FORMATS = ("txt", "srt", "vtt", "lrc", "tsv", "json")
 SUBTITLES = ("srt", "vtt", "lrc", "all")  # formats whose lines are limited
@@ -56,13 +56,16 @@ def make_parser() -> argparse.ArgumentParser:
     option("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps ... (default: %(default)s)")
     option("--threads", type=_positive, help="CPU threads (default: what torch chooses)")
     option("--batch_size", type=_positive, default=8, help="segments at once (default: %(default)s)")
-    option("--verbose", action="store_true", help="show each segment with its times on standard error")
+    option("--verbose", action="store_true",
+           help="show each segment with its times on standard error, as soon as it is recognised")
 
     option = parser.add_argument_group("recording").add_argument
     option("--channel", type=_positive, metavar="N",
            help="transcribe this channel (default: their mix; the louder one where they cancel each other)")
     option("--audio_track", type=_positive, metavar="N",
            help="of a file with several audio tracks (default: the one that the file calls its default)")
+    option("--clip_timestamps", metavar="S,E,...",
+           help="transcribe only from second S to E and so on (default: all; the last one may lack its end)")
     option("--strict", action="store_true",
            help="refuse damaged recordings (default: transcribe what can be decoded, name what is missing, exit 1)")
 
@@ -78,6 +81,7 @@ def _output_options(parser: argparse.ArgumentParser) -> None:
            help="format (default: %(default)s); all needs -o")
     option("--word_timestamps", action="store_true",
            help="times and confidence of each word, in json; line limits imply it")
+    option("--timestamps", action="store_true", help="times of each segment in txt")
     option("--max_line_width", type=_positive, help="characters in a subtitle line (default: 42)")
     option("--max_line_count", type=_positive, help="lines in a subtitle (default: 2; 1 with --max_line_width)")
     option("--max_words_per_line", type=_positive, help="words in a subtitle")
@@ -107,6 +111,10 @@ def _recognition_options(parser: argparse.ArgumentParser) -> None:
            help="translate into English, where the model can (default: %(default)s)")
     option("--initial_prompt", metavar="TEXT", help="names, spelling and style for Whisper models")
     option("--temperature", type=float, default=0.0, help="above 0 tokens are drawn (Whisper; default: %(default)s)")
+    option("--hotwords", metavar="NAMES",
+           help='names to expect, "Hepzibah, Moby Dick" or @FILE, one a line (decoders ar and beam, faster-whisper)')
+    option("--hotword_strength", type=float, metavar="NATS",
+           help="how much each token of a name counts (default: as measured; too much writes names that nobody said)")
     option("--enhance", metavar="NAME", help="clean the speech first with this enhancement model")
     option("--enhance_mix", type=_share, default=0.0, metavar="SHARE",
            help="share of the noisy speech that stays in what the recogniser hears, 0 to 1 (default: %(default)s)")
@@ -148,28 +156,32 @@ def _run(args: argparse.Namespace) -> int:
     transcriber, limits = _build(args)
     from asr.audio.io import source_name
     from asr.audio.report import told
+    from asr.output.results import Results
 
     with _progress_bar(inputs, args.quiet) as bar:
+        results = Results(targets, args.output_format, limits, len(inputs) > 1, args.timestamps, args.verbose, bar)
 
         def failed(source, error):
             failures.append(str(error))
             complain(error)
 
-        for source, transcript in transcriber.transcribe_many(inputs, failed, bar.update):
-            for remark in transcript.remarks:
-                complain(f"{source_name(source)}: {remark}")
-            if transcript.missing:
-                failed(source, f"{source_name(source)}: {told(transcript.missing)}")
-            if args.verbose:
-                _log(source, transcript)
-            if not targets:
-                with bar.external_write_mode(file=sys.stdout):
-                    emit(_printed(source, transcript, limits, args, len(inputs) > 1))
-                continue
-            try:
-                _write_files(transcript, limits, targets[source])
-            except OSError as error:
-                failed(source, f"{source}: its transcript cannot be written ({reason(error)})")
+        eager = args.verbose or results.is_streamed
+        try:
+            done = transcriber.transcribe_many(inputs, failed, bar.update, results.ready, eager)
+            for source, transcript in done:
+                for remark in transcript.remarks:
+                    complain(f"{source_name(source)}: {remark}")
+                if transcript.missing:
+                    failed(source, f"{source_name(source)}: {told(transcript.missing)}")
+                try:
+                    results.finish(source, transcript)
+                except OSError as error:
+                    if not targets:
+                        raise
+                    failed(source, f"{source}: its transcript cannot be written ({reason(error)})")
+        except (KeyboardInterrupt, SystemExit):
+            results.keep()
+            raise
     return FAILED if failures else 0
 
 
@@ -213,6 +225,9 @@ def _build(args: argparse.Namespace):
         shows = args.show_denoising or args.denoising_figure
         if (args.denoising or shows) and args.decoder != "dllm":
             raise UsageError("--denoising, --show_denoising and --denoising_figure need --decoder dllm")
+        if args.timestamps and args.output_format not in ("txt", "all"):
+            raise UsageError(f"--timestamps is for txt; {args.output_format} has times of its own")
+        from asr.audio.clips import parse_clips
         from asr.audio.segment import Segmenter
 
         segmenter = Segmenter(onset=args.vad_onset)
@@ -222,15 +237,18 @@ def _build(args: argparse.Namespace):
             torch.set_num_threads(args.threads)
         from asr.dllm.choices import parse_choices
         from asr.recogniser import DecodeOptions
+        from asr.text.hotwords import parse_hotwords
         from asr.transcriber import Transcriber
 
         options = DecodeOptions(
             args.decoder, args.beam_size or 16, args.word_timestamps or bool(limits), args.decoder_model,
             parse_choices(args.denoising), args.language, args.task, args.initial_prompt, args.temperature,
+            parse_hotwords(args.hotwords) if args.hotwords is not None else (), args.hotword_strength,
         )
         transcriber = Transcriber.from_pretrained(
             args.model, args.device, args.compute_type, batch_size=args.batch_size, options=options,
             segmenter=segmenter, channel=args.channel, track=args.audio_track, strict=args.strict,
+            clips=parse_clips(args.clip_timestamps) if args.clip_timestamps else None,
             enhancer=_enhancer(args.enhance, args.enhance_mix),
             **_correctors(args),
         )
@@ -278,31 +296,6 @@ def _correctors(args: argparse.Namespace) -> dict[str, Callable | None]:
         raise UsageError(f"--correct: correction is not available ({error})") from error
     words, writing = by_kind(args.correct_model or SHIPPED)
     return {"corrector": words, "writer": writing and writing.write}
-
-
-def _write_files(transcript, limits, paths: dict[str, Path]) -> None:
-    from asr.audio.io import atomic_path
-    from asr.output.writers import WRITERS
-
-    for name, path in paths.items():
-        with atomic_path(path) as temporary:
-            temporary.write_text(WRITERS[name](transcript, limits), encoding="utf-8")
-
-
-def _printed(source, transcript, limits, args, several: bool) -> str:
-    """What standard output gets of one transcript."""
-    from asr.output.writers import WRITERS
-
-    if not several:
-        return WRITERS[args.output_format](transcript, limits)
-    if args.output_format == "json":
-        return json_text({"path": source, **transcript.as_dict()})
-    return f"{printable(source)}\t{transcript.text}\n"
-
-
-def _log(source, transcript) -> None:
-    for s in transcript.segments:
-        complain(f"{source} [{s.start:8.2f} --> {s.end:8.2f}] {s.text}")
 
 
 def _progress_bar(inputs, quiet: bool):

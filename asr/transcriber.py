@@ -11,6 +11,7 @@ from numbers import Number
 
 import numpy as np
 
+from asr.audio.clips import Clip, clip_segments
 from asr.audio.errors import AudioError
 from asr.audio.io import SAMPLING_RATE, Source, from_array, resample, source_name, stream
 from asr.audio.level import levelled
@@ -40,6 +41,7 @@ class Transcriber:
         writer: restores case and punctuation of a recording once all of it is recognised.
         channel: of every recording, from 1; None mixes them.
         track: of files with several audio tracks, from 1; None is the one that the file calls its default.
+        clips: the stretches of every recording that are transcribed; None: all of it.
         strict: a damaged recording is an error; else what is left of it is transcribed and `Transcript.missing` says
             what is not there.
     """
@@ -56,6 +58,7 @@ class Transcriber:
         writer: Writer | None = None,
         channel: int | None = None,
         track: int | None = None,
+        clips: list[Clip] | None = None,
         strict: bool = False,
     ):
         if batch_size < 1:
@@ -68,7 +71,7 @@ class Transcriber:
         self.corrector = corrector
         self.writer = writer
         self.reading = {"channel": channel, "track": track}
-        self.strict = strict
+        self.clips, self.strict = clips, strict
 
     @classmethod
     def from_pretrained(
@@ -114,6 +117,8 @@ class Transcriber:
         sources: Iterable[Source],
         on_error: Callable[[Source, AudioError], None] | None = None,
         progress: Callable[[float], None] = lambda seconds: None,
+        on_segments: Callable[[Source, list[Segment]], None] = lambda source, segments: None,
+        eager: bool = False,
     ) -> Iterator[tuple[Source, Transcript]]:
         """Transcribe recordings in shared batches; yields (source, transcript) in order, each when done.
 
@@ -121,34 +126,57 @@ class Transcriber:
             sources: what a call takes, arrays excepted.
             on_error: called in place of a result for a recording that cannot be used; None raises.
             progress: called with the seconds of audio read since the last call.
+            on_segments: called with the next segments of a recording, in order, as soon as they are recognised.
+            eager: recognise each batch when it is full, not several sorted by length, so that nobody waits for them.
         """
-        yield from self._transcribe((_Recording(source) for source in sources), on_error, progress)
+        recordings = (_Recording(source) for source in sources)
+        yield from self._transcribe(recordings, on_error, progress, on_segments, eager)
 
-    def _transcribe(self, recordings, on_error=None, progress=lambda seconds: None):
+    def _transcribe(
+        self, recordings, on_error=None, progress=lambda seconds: None, on_segments=lambda *_: None, eager=False
+    ):
+        most = self.batch_size * (1 if eager else POOL_BATCHES)
         waiting: deque[_Recording] = deque()
         pool: list[tuple[_Recording, SpeechSegment]] = []
         for recording in recordings:
+            recording.language = self.language
             waiting.append(recording)
             try:
-                for segment in self.segmenter(recording.blocks(progress, self.strict, self.reading)):
+                for segment in self._segments(recording.blocks(progress, self.strict, self.reading)):
                     pool.append((recording, segment))
-                    if len(pool) == POOL_BATCHES * self.batch_size:
-                        self._recognise(pool)
+                    if len(pool) == most:
+                        self._recognise(pool, on_segments)
                         yield from _finished(waiting, on_error, self.writer)
             except AudioError as error:
                 recording.error = error
             recording.is_read = True
-        self._recognise(pool)
+        self._recognise(pool, on_segments)
         yield from _finished(waiting, on_error, self.writer)
 
-    def recognise(self, segments: list[SpeechSegment]) -> list[Segment]:
-        """Recognise one batch of speech segments, of one recording or of several; texts may be empty."""
-        utterances = self.recogniser.transcribe_batch([self._wave(segment) for segment in segments], self.options)
+    @property
+    def language(self) -> str | None:
+        """What recordings are taken to be in: as the options say, or the only language that the model knows."""
+        known = getattr(self.recogniser, "languages", ())
+        return self.options.language or (known[0] if len(known) == 1 else None)
+
+    def _segments(self, blocks: Iterator[np.ndarray]) -> Iterator[SpeechSegment]:
+        return self.segmenter(blocks) if self.clips is None else clip_segments(self.segmenter, blocks, self.clips)
+
+    def recognise(self, segments: list[SpeechSegment], options: DecodeOptions | None = None) -> list[Segment]:
+        """Recognise one batch of speech segments, of one recording or of several; texts may be empty.
+
+        Args:
+            segments: the batch.
+            options: other ones than the transcriber's own.
+        """
+        waves = [self._wave(segment) for segment in segments]
+        utterances = self.recogniser.transcribe_batch(waves, options or self.options)
         return [self._segment(*pair) for pair in zip(segments, utterances, strict=True)]
 
-    def _recognise(self, pool: list[tuple[_Recording, SpeechSegment]]) -> None:
+    def _recognise(self, pool: list[tuple[_Recording, SpeechSegment]], on_segments: Callable) -> None:
         """Recognise and remove everything in the pool."""
         pool.sort(key=lambda item: item[1].duration, reverse=True)
+        ready: dict[int, tuple[_Recording, list[Segment]]] = {}
         while pool:
             batch = [item for item in pool[: self.batch_size] if not item[0].error]
             del pool[: self.batch_size]
@@ -157,6 +185,9 @@ class Transcriber:
             for (recording, _), segment in zip(batch, self.recognise([s for _, s in batch]), strict=True):
                 if segment.text:
                     recording.segments.append(segment)
+                    ready.setdefault(id(recording), (recording, []))[1].append(segment)
+        for recording, segments in ready.values():
+            on_segments(recording.source, sorted(segments, key=lambda s: s.start))
 
     def _wave(self, segment: SpeechSegment) -> np.ndarray:
         wave = levelled(segment.wave)
@@ -185,6 +216,7 @@ class _Recording:
     error: AudioError | None = None
     segments: list[Segment] = field(default_factory=list)
     report: Report = field(default_factory=Report)
+    language: str | None = None
 
     @classmethod
     def of(cls, source, sampling_rate: int | None) -> _Recording:
@@ -215,7 +247,8 @@ class _Recording:
         if writer and segments:
             texts = writer([segment.text for segment in segments])
             segments = [segment.with_text(text) for segment, text in zip(segments, texts, strict=True)]
-        return Transcript(segments, self.samples / SAMPLING_RATE, self.report.missing, self.report.remarks)
+        return Transcript(segments, self.samples / SAMPLING_RATE, self.report.missing, self.report.remarks,
+                          self.language)
 
 
 def _finished(waiting: deque[_Recording], on_error, writer: Writer | None) -> Iterator[tuple[Source, Transcript]]:

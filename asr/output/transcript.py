@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import re
+import zlib
 from dataclasses import asdict, dataclass, field, replace
 from difflib import SequenceMatcher
 
 from asr.audio.report import Gap
 
 SHORTEST_WORD = 0.02  # seconds
+SEEK_STEPS = 100  # Whisper counts positions in frames of 10 ms
 
 
 @dataclass(frozen=True)
@@ -68,17 +71,31 @@ class Segment:
         return replace(self, text=text, words=_retimed(self.words, text.split(), self) if self.words else [])
 
 
+    def as_whisper(self, number: int) -> dict:
+        """The fields that Whisper's JSON has beside ours; null is what only Whisper knows."""
+        encoded = self.text.encode()
+        logs = [math.log(max(word.confidence, 1e-9)) for word in self.words]
+        return {
+            "id": number, "seek": round(SEEK_STEPS * self.start), "tokens": None, "temperature": 0.0,
+            "avg_logprob": sum(logs) / len(logs) if logs else None,
+            "compression_ratio": len(encoded) / len(zlib.compress(encoded)) if encoded else None,
+            "no_speech_prob": None,
+        }  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Transcript:
     """The text of a recording. A recording without speech has no segments and an empty text.
 
-    `missing` are the stretches that could not be decoded, `remarks` what else is odd about the recording.
+    `missing` are the stretches that could not be decoded, `remarks` what else is odd about the recording, `language`
+    the code of what is spoken, where it is known.
     """
 
     segments: list[Segment]
     duration: float  # seconds of the recording
     missing: list[Gap] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    language: str | None = None
 
     @property
     def text(self) -> str:
@@ -89,8 +106,15 @@ class Transcript:
         return [word for segment in self.segments for word in segment.words]
 
     def as_dict(self) -> dict:
-        """Plain values for JSON, times rounded to milliseconds; `missing` and `remarks` only where there are any."""
+        """Plain values for JSON, times rounded to milliseconds; `missing` and `remarks` only where there are any.
+
+        Segments and words have Whisper's fields beside ours: `word` (with the space before it) and `probability` ...
+        """
         values = {"text": self.text, **asdict(self)}
+        for number, (segment, fields) in enumerate(zip(self.segments, values["segments"], strict=True)):
+            fields |= segment.as_whisper(number)
+            for word in fields["words"]:
+                word |= {"word": f" {word['text']}", "probability": word["confidence"]}
         return _rounded({key: value for key, value in values.items() if value or key not in ("missing", "remarks")})
 
 

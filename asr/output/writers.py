@@ -10,11 +10,20 @@ import json
 from collections.abc import Iterator
 
 from asr.output.subtitles import Cue, LineLimits, word_cues
-from asr.output.transcript import Transcript
+from asr.output.transcript import Segment, Transcript
 
 
 def write_txt(transcript: Transcript, limits: LineLimits) -> str:
     return "".join(f"{segment.text}\n" for segment in transcript.segments if segment.text)
+
+
+def write_timed_txt(transcript: Transcript, limits: LineLimits) -> str:
+    """Text with the times of each segment, as Whisper shows it."""
+    return "".join(f"{timed_line(segment)}\n" for segment in transcript.segments if segment.text)
+
+
+def timed_line(segment: Segment) -> str:
+    return f"[{_short_clock(segment.start)} --> {_short_clock(segment.end)}] {segment.text}"
 
 
 def write_srt(transcript: Transcript, limits: LineLimits) -> str:
@@ -79,6 +88,11 @@ def _clock(seconds: float, decimal_mark: str) -> str:
     minutes, rest = divmod(milliseconds, 60_000)
     hours, minutes = divmod(minutes, 60)
     return f"{hours:02d}:{minutes:02d}:{rest // 1000:02d}{decimal_mark}{rest % 1000:03d}"
+
+
+def _short_clock(seconds: float) -> str:
+    """The hours only where there are any."""
+    return _clock(seconds, ".").removeprefix("00:")
 
 
 def _escaped(text: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import zlib
 from collections.abc import Collection
 from urllib.parse import quote
 
@@ -19,7 +18,6 @@ from asr.output.transcript import Segment, Transcript, Word
 from asr.output.writers import WRITERS, LineLimits
 
 MEDIA_TYPES = {"srt": "application/x-subrip", "vtt": "text/vtt", "text": "text/plain"}
-SEEK_STEPS = 100  # Whisper counts positions in frames of 10 ms
 
 
 def as_response(
@@ -84,12 +82,7 @@ def _word(word: Word) -> dict:
 
 
 def _segment(number: int, segment: Segment) -> dict:
-    encoded = segment.text.encode()
-    logs = [math.log(max(word.confidence, 1e-9)) for word in segment.words]
-    return {
-        "id": number, "seek": round(SEEK_STEPS * segment.start), "start": round(segment.start, 3),
-        "end": round(segment.end, 3), "text": segment.text, "tokens": None, "temperature": 0.0,
-        "avg_logprob": round(sum(logs) / len(logs), 4) if logs else None,
-        "compression_ratio": round(len(encoded) / len(zlib.compress(encoded)), 3) if encoded else None,
-        "no_speech_prob": None,
-    }  # fmt: skip
+    fields = segment.as_whisper(number)
+    for name in ("avg_logprob", "compression_ratio"):
+        fields[name] = None if fields[name] is None else round(fields[name], 4)
+    return {**fields, "start": round(segment.start, 3), "end": round(segment.end, 3), "text": segment.text}

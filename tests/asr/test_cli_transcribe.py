@@ -1,10 +1,12 @@
 """The command line with a tiny random model: its text is noise, everything else is real."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -160,7 +162,7 @@ def test_verbose_shows_segments(transcribe, recordings):
     options = ("--verbose", "--threads", "1", "--decoder", "beam")
     status, out, messages = transcribe(recordings / "a.wav", *options)
     assert status == 0 and out.strip()
-    assert "0.00 -->     1.00]" in messages and "0.00 -->" not in out
+    assert "[00:00.000 --> 00:01.000]" in messages and "-->" not in out
 
 
 def test_silence_is_no_error(tiny_ctc_model, tmp_path, capsys):
@@ -291,3 +293,59 @@ def test_no_help_text_names_a_default_that_does_not_ship():
     assert (WEIGHTS / SHIPPED[DEFAULT]).is_dir() and f"(default: {DEFAULT})" in make_parser().format_help()
     for text in (make_parser().format_help(), correct_parser().format_help()):
         assert " ".join(text.split()).count("none ships") == (0 if WRITING.is_dir() else 1)
+
+
+def test_clips_and_times_of_text(transcribe, tmp_path):
+    soundfile.write(tmp_path / "long.wav", 0.1 * np.random.default_rng(0).standard_normal(4 * RATE), RATE)
+    options = ("--clip_timestamps", "0.5,1.5,3", "--timestamps")
+    _, printed, _ = transcribe(tmp_path / "long.wav", *options)
+    assert [line[:25] for line in printed.splitlines()] == ["[00:00.500 --> 00:01.500]", "[00:03.000 --> 00:04.000]"]
+    transcribe(tmp_path / "long.wav", *options, "-f", "all", "-o", tmp_path)
+    assert (tmp_path / "long.txt").read_text() == printed
+    written = json.loads((tmp_path / "long.json").read_text())
+    assert written["duration"] == 4 and [s["start"] for s in written["segments"]] == [0.5, 3]
+    for wrong in ("3,1", "a"):
+        status, _, messages = transcribe(tmp_path / "long.wav", "--clip_timestamps", wrong)
+        assert status == 2 and "one after the other" in messages
+    assert "times of its own" in transcribe(tmp_path / "long.wav", "-f", "srt", "--timestamps")[2]
+
+
+def test_names_to_expect(transcribe, recordings, tmp_path):
+    status, printed, _ = transcribe(recordings / "a.wav", "--hotwords", "hello", "--hotword_strength", "20")
+    assert status == 0 and printed != transcribe(recordings / "a.wav", "--decoder", "beam")[1]
+    for names in (" ,", f"@{tmp_path / 'missing.txt'}"):
+        status, _, messages = transcribe(recordings / "a.wav", "--hotwords", names)
+        assert status == 2 and len(messages.splitlines()) == 1
+
+
+def feed(pipe, data):
+    with contextlib.suppress(BrokenPipeError):
+        os.write(pipe, data)
+
+
+@pytest.mark.parametrize("options", [(), ("-o", "out", "-f", "srt")])
+def test_an_interrupted_program_keeps_what_is_done(tiny_ctc_model, tmp_path, options):
+    """Segments are shown and printed while the recording goes on; its end never comes."""
+    reader, writer = os.pipe()
+    command = [sys.executable, "-m", "asr.transcribe", "--model", tiny_ctc_model, "--vad_onset", "0", "--verbose",
+               "--batch_size", "1", *options, "-"]  # fmt: skip
+    running = subprocess.Popen(
+        command, stdin=reader, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    os.close(reader)
+    samples = (3000 * np.random.default_rng(0).standard_normal(62 * RATE)).astype("<i2")
+    soundfile.write(tmp_path / "noise.wav", samples, RATE)
+    os.write(writer, (tmp_path / "noise.wav").read_bytes()[:44])  # a header that promises more than comes
+    feeder = threading.Thread(target=feed, args=(writer, samples.tobytes()))
+    feeder.start()
+    shown = running.stderr.readline()  # while the sound goes on
+    running.send_signal(signal.SIGINT)
+    printed, messages = running.communicate(timeout=120)
+    os.close(writer)
+    feeder.join()
+    assert running.returncode == 130 and "Traceback" not in messages
+    assert shown.startswith("- [00:00.000 --> ") and "its text until" in messages
+    kept = (tmp_path / "out" / "stdin.partial.srt").read_text() if options else printed
+    assert " ".join(shown.split("] ", 1)[1].split())[:20] in " ".join(kept.split())

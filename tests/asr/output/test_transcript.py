@@ -24,7 +24,11 @@ def test_as_dict_is_json_with_milliseconds():
     transcript = Transcript([Segment(1 / 3, 2 / 3, "hi", [Word("hi", 1 / 3, 2 / 3, 2 / 3)])], 1.0)
     data = json.loads(json.dumps(transcript.as_dict()))
     assert data["text"] == "hi"
-    assert data["segments"][0]["words"] == [{"text": "hi", "start": 0.333, "end": 0.667, "confidence": 0.667}]
+    (segment,) = data["segments"]
+    ours = {"text": "hi", "start": 0.333, "end": 0.667, "confidence": 0.667}
+    assert segment["words"] == [{**ours, "word": " hi", "probability": 0.667}]
+    whisper = {"id", "seek", "tokens", "temperature", "avg_logprob", "compression_ratio", "no_speech_prob"}
+    assert whisper < set(segment) and segment["seek"] == 33 and segment["avg_logprob"] == -0.405
 
 
 @pytest.mark.parametrize(

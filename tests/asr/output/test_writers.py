@@ -48,7 +48,7 @@ def test_json_round_trip(transcript):
     data = json.loads(write("json", transcript))
     assert data["text"] == transcript.text and data["duration"] == 3700.0
     word = data["segments"][1]["words"][0]
-    assert word == {"text": "then", "start": 3661.0, "end": 3661.5, "confidence": 0.9}
+    assert word.items() >= {"text": "then", "start": 3661.0, "end": 3661.5, "confidence": 0.9}.items()
 
 
 def test_clock_carries_when_it_rounds_up():
