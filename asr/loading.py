@@ -67,8 +67,12 @@ def _load(name: str | Path, device: str, compute_type: str) -> Recogniser:
         from asr.pretrained.sequences import SequenceRecogniser
 
         return SequenceRecogniser(name, device)
+    if any(kind.endswith(("ForRNNT", "ForTDT")) for kind in kinds):
+        from asr.pretrained.transducers import TransducerRecogniser
+
+        return TransducerRecogniser(name, device)
     kind = ", ".join(kinds) or "no recogniser that is known here"
-    raise ValueError(f"{name}: is {kind}; choose a model with a CTC head (...ForCTC) or one like Whisper")
+    raise ValueError(f"{name}: is {kind}; choose one with a CTC head (...ForCTC), a transducer, or one like Whisper")
 
 
 def _is_converted(name: str | Path) -> bool:
