@@ -32,6 +32,8 @@ class SequenceRecogniser(Reloadable):
         self.sampling_rate = self.extractor.sampling_rate
         self.is_whisper = self.model.config.model_type == "whisper"
         config = self.model.generation_config
+        codes = getattr(config, "lang_to_id", None) if self.is_whisper else None
+        self.languages = tuple(code.strip("<|>") for code in codes) if codes else ("en",) * self.is_whisper
         if self.is_whisper and not getattr(config, "alignment_heads", None):
             layers, heads = self.model.config.decoder_layers, self.model.config.decoder_attention_heads
             config.alignment_heads = [[i, h] for i in range(layers // 2, layers) for h in range(heads)]
@@ -63,6 +65,9 @@ class SequenceRecogniser(Reloadable):
     def _choices(self, options: DecodeOptions) -> dict:
         """Arguments of `generate`."""
         check_decoder(self.name, options)
+        if options.hotwords:
+            raise ValueError(f"{self.name}: cannot be told hotwords; a Whisper takes them as --initial_prompt, and "
+                             "through faster-whisper as --hotwords")
         choices: dict = {"num_beams": options.beam_size if options.decoder == "beam" else 1}
         if options.temperature:
             choices |= {"do_sample": True, "temperature": options.temperature}
@@ -71,12 +76,14 @@ class SequenceRecogniser(Reloadable):
             return choices
         choices["return_token_timestamps"] = options.word_timestamps
         if getattr(self.model.generation_config, "lang_to_id", None):
+            check_language(self.name, options, self.languages)
             choices |= {"language": options.language, "task": options.task}
         else:
             refuse_languages(self.name, options)
         if options.initial_prompt:
             prompt = self.tokenizer.get_prompt_ids(options.initial_prompt, return_tensors="pt")
-            choices["prompt_ids"] = prompt.to(self.device)
+            most = self.model.config.max_target_positions // 2 - 2  # the end of a longer one, as Whisper has it
+            choices["prompt_ids"] = torch.cat([prompt[:1], prompt[1:][-most:]]).to(self.device)
         return choices
 
     def _utterance(self, tokens: Tensor, scores: Tensor, times: Tensor | None, wave: np.ndarray) -> Utterance:
@@ -116,12 +123,16 @@ class FasterWhisperRecogniser(Reloadable):
             self.model = WhisperModel(str(name), device=kind, compute_type="auto", cpu_threads=torch.get_num_threads())
         except (RuntimeError, ValueError) as error:
             raise OSError(f"{name}: faster-whisper cannot load it ({str(error).splitlines()[0]})") from error
+        self.languages = tuple(self.model.supported_languages)
 
     def prepare(self, options: DecodeOptions) -> None:
         """Raises ValueError where the model has no such decoder, language or task."""
         check_decoder(self.name, options)
+        if options.hotword_strength is not None:
+            raise ValueError(f"{self.name}: faster-whisper takes hotwords as a prompt, which has no strength")
         if not self.model.model.is_multilingual:
             refuse_languages(self.name, options)
+        check_language(self.name, options, self.languages)
 
     def transcribe_batch(self, waves: list[np.ndarray], options: DecodeOptions) -> list[Utterance]:
         """Utterances of waves [samples] at 16 kHz, in their order."""
@@ -134,6 +145,7 @@ class FasterWhisperRecogniser(Reloadable):
             language=options.language,
             task=options.task,
             initial_prompt=options.initial_prompt,
+            hotwords=", ".join(options.hotwords) or None,
             temperature=options.temperature,
             word_timestamps=options.word_timestamps,
             condition_on_previous_text=False,
@@ -163,6 +175,12 @@ def check_decoder(name: str | Path, options: DecodeOptions) -> None:
     """Raises ValueError for a decoder that models which write token by token do not have."""
     if options.decoder not in (None, "ar", "beam"):
         raise ValueError(f"{name}: has no decoder {options.decoder!r}; it has ar and beam")
+
+
+def check_language(name: str | Path, options: DecodeOptions, known: tuple[str, ...]) -> None:
+    """Raises ValueError for a language that a multilingual model was not made for."""
+    if options.language not in (None, *known):
+        raise ValueError(f"{name}: language {options.language!r} is not among those it knows: {', '.join(known)}")
 
 
 def refuse_languages(name: str | Path, options: DecodeOptions) -> None:

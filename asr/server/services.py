@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -21,6 +21,7 @@ from asr.server.settings import Settings
 from asr.server.worker import Worker
 
 if TYPE_CHECKING:
+    from asr.recogniser import DecodeOptions
     from asr.transcriber import Transcriber
 
 ALIAS = "whisper-1"  # which many clients ask for whatever the server
@@ -129,6 +130,27 @@ class Services:
         if wanted not in ("", ALIAS, loaded):
             message = f"model {wanted!r} is not loaded; this server has {loaded!r}"
             raise ApiError(404, message, "model_not_found", "model")
+
+    def options(self, **told: object) -> tuple[DecodeOptions | None, list[str]]:
+        """How to decode for a request: what is told where the model can be told it, and the names of what it cannot.
+
+        Args:
+            told: fields of `DecodeOptions`.
+
+        Returns:
+            the options, None where they are the transcriber's own, and the fields that the model has no use for.
+        """
+        chosen, useless = None, []
+        for name, value in told.items():
+            if not value or (name == "language" and self.languages == (value,)):
+                continue
+            candidate = replace(chosen or self.transcriber.options, **{name: value})
+            try:
+                self.transcriber.recogniser.prepare(candidate)
+                chosen = candidate
+            except ValueError:
+                useless.append(name)
+        return chosen, useless
 
     def close(self) -> None:
         self.worker.close()

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, ValidationError
 from starlette.datastructures import FormData
 
 from asr.output.transcript import Segment, Transcript
+from asr.recogniser import DecodeOptions
 from asr.server import formats
 from asr.server.errors import ApiError, as_api_error
 from asr.server.services import Services
@@ -64,18 +65,18 @@ def router(services: Services) -> APIRouter:
     @routes.post("/v1/audio/translations", openapi_extra=SCHEMA)
     async def translations(request: Request) -> Response:
         """English text of a recording in another language, where the model can."""
-        raise ApiError(400, f"model {services.model!r} transcribes but does not translate", "unsupported_task", "model")
+        return await _answer(request, services, task="translate")
 
     return routes
 
 
-async def _answer(request: Request, services: Services) -> Response:
+async def _answer(request: Request, services: Services, task: str = "transcribe") -> Response:
     settings = services.settings
     async with AsyncExitStack() as owned:
         upload = await owned.enter_async_context(received(request, settings, services.admission))
         form = parse(upload.form)
-        ignored = check(form, services)
-        queued = services.worker.transcribe(upload.path, upload.name, settings.max_seconds)
+        options, ignored = check(form, services, task)
+        queued = services.worker.transcribe(upload.path, upload.name, settings.max_seconds, options)
         job = await owned.enter_async_context(queued)
         if form.stream:
             segments = aiter(job)
@@ -84,9 +85,9 @@ async def _answer(request: Request, services: Services) -> Response:
             response = OwningStream(events, owned.pop_all(), media_type="text/event-stream")
         else:
             transcript = await while_connected(request, _whole(job))
-            language = form.language or "".join(services.languages[:1]) or "unknown"
-            wanted = form.timestamp_granularities
-            response = formats.as_response(transcript, form.response_format, wanted, "transcribe", language)
+            only = services.languages[0] if len(services.languages) == 1 else "unknown"
+            language, wanted = form.language or only, form.timestamp_granularities
+            response = formats.as_response(transcript, form.response_format, wanted, task, language)
     if ignored:
         response.headers["X-Ignored"] = ", ".join(ignored)
     return response
@@ -105,20 +106,28 @@ def parse(form: FormData) -> TranscriptionForm:
         raise ApiError(400, f"{field} is {given!r}: {first['msg']}", "invalid_value", field) from None
 
 
-def check(form: TranscriptionForm, services: Services) -> list[str]:
-    """Fields that the model has no use for; raises ApiError where the answer would not be what was asked for."""
+def check(form: TranscriptionForm, services: Services, task: str) -> tuple[DecodeOptions | None, list[str]]:
+    """How to decode, and the fields that the model has no use for.
+
+    Raises ApiError where the answer would not be what was asked for.
+    """
     services.check_model(form.model, services.model)
-    languages = services.languages
-    if form.language and languages and form.language not in languages:
-        raise ApiError(400, f"language is {form.language!r}; model {services.model!r} knows {', '.join(languages)}",
-                       "unsupported_language", "language")
     if form.stream and form.response_format not in ("json", "text"):
         raise ApiError(400, f"response_format is {form.response_format!r}; a stream has json or text",
                        "invalid_value", "response_format")
-    timed = form.response_format == "verbose_json"
-    unused = {"prompt": form.prompt, "temperature": form.temperature,
-              "timestamp_granularities": not timed and form.timestamp_granularities}
-    return [name for name, value in unused.items() if value]
+    translates = {"task": task} if task == "translate" else {}
+    options, useless = services.options(**translates, language=form.language, initial_prompt=form.prompt,
+                                        temperature=form.temperature)  # fmt: skip
+    if "task" in useless:
+        raise ApiError(400, f"model {services.model!r} transcribes but does not translate", "unsupported_task", "model")
+    if "language" in useless:
+        known = f"it knows {', '.join(services.languages)}" if services.languages else "it cannot be told a language"
+        raise ApiError(400, f"language is {form.language!r}, which is not for model {services.model!r}; {known}",
+                       "unsupported_language", "language")
+    ignored = ["prompt" if name == "initial_prompt" else name for name in useless]
+    if form.timestamp_granularities and form.response_format != "verbose_json":
+        ignored.append("timestamp_granularities")
+    return options, ignored
 
 
 async def _whole(job: Job) -> Transcript:

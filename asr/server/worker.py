@@ -27,6 +27,7 @@ from asr.output.transcript import Segment, Transcript
 from asr.server.errors import TooLong
 
 if TYPE_CHECKING:
+    from asr.recogniser import DecodeOptions
     from asr.transcriber import Transcriber
 
 log = logging.getLogger(__name__)
@@ -44,10 +45,11 @@ class Job:
         source: the recording.
         name: how messages call it.
         max_seconds: its longest duration.
+        options: how to decode it; None: as the transcriber does.
     """
 
-    def __init__(self, source: Path, name: str, max_seconds: float):
-        self.source, self.name, self.max_seconds = source, name, max_seconds
+    def __init__(self, source: Path, name: str, max_seconds: float, options: DecodeOptions | None = None):
+        self.source, self.name, self.max_seconds, self.options = source, name, max_seconds, options
         self.samples = 0  # read so far
         self.report = Report()  # of what is missing in it
         self.waiting: deque[SpeechSegment] = deque()
@@ -129,9 +131,11 @@ class Worker:
         return self._thread.is_alive()
 
     @asynccontextmanager
-    async def transcribe(self, source: Path, name: str, max_seconds: float) -> AsyncIterator[Job]:
+    async def transcribe(
+        self, source: Path, name: str, max_seconds: float, options: DecodeOptions | None = None
+    ) -> AsyncIterator[Job]:
         """Put a recording into the queue; leaving the context early cancels its work."""
-        job = Job(source, name, max_seconds)
+        job = Job(source, name, max_seconds, options)
         self._decoders.submit(self._turn, job)
         try:
             yield job
@@ -231,16 +235,20 @@ class Worker:
                 self._recognise(batch)
 
     def _gather(self) -> list[tuple[SpeechSegment, Job | Future]]:
-        """The next batch: live streams, then the recording whose turn it is and those with segments as long."""
+        """The next batch: live streams, then the recording whose turn it is and those with segments as long.
+
+        All of a batch are decoded with the same options; live streams with the transcriber's own.
+        """
         size = self.transcriber.batch_size
         batch: list[tuple[SpeechSegment, Job | Future]] = []
         while self._urgent and len(batch) < size:
             batch.append(self._urgent.popleft())
-        while self._jobs and len(batch) < size:
-            job = self._jobs[0]
+        options = None if batch or not self._jobs else self._jobs[0].options
+        while len(batch) < size and (jobs := [job for job in self._jobs if job.options == options]):
+            job = jobs[0]
             if batch:
                 length = batch[0][0].duration
-                job = min(self._jobs, key=lambda other: abs(other.waiting[0].duration - length))
+                job = min(jobs, key=lambda other: abs(other.waiting[0].duration - length))
             self._jobs.remove(job)
             batch.append((job.waiting.popleft(), job))
             job.in_model += 1
@@ -252,7 +260,8 @@ class Worker:
         return batch
 
     def _recognise(self, batch: list[tuple[SpeechSegment, Job | Future]]) -> None:
-        results = self._results([segment for segment, _ in batch])
+        options = getattr(batch[0][1], "options", None)
+        results = self._results([segment for segment, _ in batch], options)
         for (_, owner), result in zip(batch, results, strict=True):
             if isinstance(owner, Future):
                 _settle(owner, lambda result=result: _raised(result))
@@ -265,16 +274,16 @@ class Worker:
                 owner.in_model -= 1
             self._finish_if_done(owner)
 
-    def _results(self, segments: list[SpeechSegment]) -> list[Segment | Exception]:
+    def _results(self, segments: list[SpeechSegment], options: DecodeOptions | None) -> list[Segment | Exception]:
         """Recognised segments; where a batch fails, each by itself, so that one cannot spoil the others."""
         try:
-            results = self.transcriber.recognise(segments)
+            results = self.transcriber.recognise(segments, options)
             self.on_batch(len(segments), sum(segment.duration for segment in segments))
             return results
         except Exception as error:
             if len(segments) == 1:
                 return [error]
-            return [self._results([segment])[0] for segment in segments]
+            return [self._results([segment], options)[0] for segment in segments]
 
 
 def _settle(future: Future, function: Callable[[], object]) -> None:

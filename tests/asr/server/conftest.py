@@ -21,6 +21,7 @@ import soundfile
 from asr.audio.io import save, stream
 from asr.audio.segment import Segmenter
 from asr.output.transcript import Segment, Word
+from asr.recogniser import DecodeOptions
 
 pytest.importorskip("fastapi", reason="needs the extra 'serve'")
 
@@ -28,20 +29,31 @@ KEY = "a key for the tests"
 RATE = 16_000
 
 
+class Deaf:
+    """Stands for a recogniser that knows two languages and prompts, but no temperature."""
+
+    languages = ("en", "de")
+
+    def prepare(self, options):
+        if options.temperature or options.task == "translate" or options.language not in (None, *self.languages):
+            raise ValueError("cannot")
+
+
 class Namer:
     """Stands for a Transcriber: names segments by their pitch and fails at 900 Hz."""
 
     batch_size = 4
-    recogniser = None
+    recogniser, options = Deaf(), DecodeOptions()
     reading, strict = {}, False
 
     def __init__(self):
         self.segmenter = Segmenter(detector=loudness, padding=0, max_pause=0.3, min_speech=0.1)
-        self.batches = []
+        self.batches, self.asked = [], []
 
-    def recognise(self, segments):
+    def recognise(self, segments, options=None):
         names = [self.name(segment) for segment in segments]
         self.batches.append(names)
+        self.asked.append(options)
         if "900" in names:
             raise RuntimeError("too high")
         return [

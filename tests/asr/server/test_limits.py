@@ -14,6 +14,7 @@ import httpx
 import numpy as np
 import pytest
 
+from asr.recogniser import DecodeOptions
 from asr.server.folder import temporary_folder
 from tests.asr.server.conftest import KEY, busy, encoded
 
@@ -62,6 +63,18 @@ BAD_FILES = {
 
 
 TRANSCRIPTIONS, ENHANCEMENTS = "/v1/audio/transcriptions", "/v1/audio/enhancements"
+
+
+def test_what_the_model_can_be_told_reaches_it_and_the_rest_is_named(post, toy_server):
+    asked = toy_server.services.transcriber.asked
+    file = {"file": ("talk.wav", GOOD)}
+    answer = post(files=file, data={"language": "de", "prompt": "Names", "temperature": "0.5"})
+    assert answer.status_code == 200 and answer.headers["x-ignored"] == "temperature"
+    assert asked[-1] == DecodeOptions(language="de", initial_prompt="Names")
+    assert post(files=file).status_code == 200 and asked[-1] is None
+    for path, data in ((TRANSCRIPTIONS, {"language": "xx"}), ("/v1/audio/translations", {})):
+        answer = post(path, files=file, data=data)
+        assert answer.status_code == 400 and answer.json()["error"]["code"].startswith("unsupported_")
 
 
 def test_damaged_recordings_are_transcribed_as_far_as_they_go(post):

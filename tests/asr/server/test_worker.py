@@ -8,6 +8,7 @@ import pytest
 import soundfile
 
 from asr.audio.segment import SpeechSegment
+from asr.recogniser import DecodeOptions
 from asr.server.errors import TooLong
 from asr.server.worker import Worker
 from tests.asr.server.conftest import Namer, busy
@@ -174,3 +175,22 @@ def test_closing_ends_what_waits(worker):
     for thread in (asking, closing):
         thread.join(60)
     assert outcome == ["the server stops"] and not worker.is_alive
+
+
+def test_a_batch_has_one_way_to_decode(worker, namer, recording):
+    german = DecodeOptions(language="de")
+
+    async def ask(path, options):
+        async with worker.transcribe(path, "its name", 1e6, options) as job:
+            return [segment.text async for segment in job]
+
+    async def all_at_once():
+        with busy(worker):
+            asked = [asyncio.create_task(ask(recording(p), o)) for p, o in ((200, None), (300, german), (400, None))]
+            await until(lambda: len(worker._jobs) == 3)
+        return await asyncio.gather(*asked)
+
+    assert asyncio.run(all_at_once()) == [["200"], ["300"], ["400"]]
+    assert sorted(zip(map(sorted, namer.batches), namer.asked, strict=True), key=str) == [
+        (["200", "400"], None), (["300"], german)
+    ]  # fmt: skip
