@@ -65,8 +65,7 @@ class TransducerRecogniser(Reloadable):
 
     def _utterance(self, tokens: Tensor, frames: Tensor, spans: Tensor, scores: Tensor, wave: np.ndarray) -> Utterance:
         seconds = len(wave) / self.sampling_rate
-        within = frames * self.frame_seconds < seconds  # what a batch goes on with after the end of an utterance is not
-        kept = [i for i, token in enumerate(tokens.tolist()) if token not in self.silent and within[i]]
+        kept = [i for i, token in enumerate(tokens.tolist()) if token not in self.silent]
         pieces = self.tokenizer.convert_ids_to_tokens(tokens[kept].tolist())
         words = []
         for group in word_groups(pieces):
@@ -77,7 +76,7 @@ class TransducerRecogniser(Reloadable):
             sounding = [i for i in group if any(c.isalnum() for c in pieces[i])] or group
             first, last = kept[sounding[0]], kept[sounding[-1]]
             span = max(1, int(spans[last])) if self.has_durations else 1
-            start = float(frames[first]) * self.frame_seconds
+            start = min(seconds, float(frames[first]) * self.frame_seconds)
             end = min(seconds, (float(frames[last]) + span) * self.frame_seconds)
             confidence = math.exp(min(float(scores[kept[i]]) for i in group))
             words.append(Word(text, start, max(start, end), confidence))

@@ -1,12 +1,10 @@
 """The command line with a tiny random model: its text is noise, everything else is real."""
 
-import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 import numpy as np
@@ -318,34 +316,20 @@ def test_names_to_expect(transcribe, recordings, tmp_path):
         assert status == 2 and len(messages.splitlines()) == 1
 
 
-def feed(pipe, data):
-    with contextlib.suppress(BrokenPipeError):
-        os.write(pipe, data)
-
-
 @pytest.mark.parametrize("options", [(), ("-o", "out", "-f", "srt")])
 def test_an_interrupted_program_keeps_what_is_done(tiny_ctc_model, tmp_path, options):
-    """Segments are shown and printed while the recording goes on; its end never comes."""
-    reader, writer = os.pipe()
+    soundfile.write(tmp_path / "long.flac", 0.1 * np.random.default_rng(0).standard_normal(600 * RATE), RATE)
     command = [sys.executable, "-m", "asr.transcribe", "--model", tiny_ctc_model, "--vad_onset", "0", "--verbose",
-               "--batch_size", "1", *options, "-"]  # fmt: skip
+               "--batch_size", "1", *options, "long.flac"]  # fmt: skip
     running = subprocess.Popen(
-        command, stdin=reader, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([os.getcwd(), *sys.path])},
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
-    os.close(reader)
-    samples = (3000 * np.random.default_rng(0).standard_normal(62 * RATE)).astype("<i2")
-    soundfile.write(tmp_path / "noise.wav", samples, RATE)
-    os.write(writer, (tmp_path / "noise.wav").read_bytes()[:44])  # a header that promises more than comes
-    feeder = threading.Thread(target=feed, args=(writer, samples.tobytes()))
-    feeder.start()
-    shown = running.stderr.readline()  # while the sound goes on
+    shown = running.stderr.readline()  # while the recording goes on
     running.send_signal(signal.SIGINT)
     printed, messages = running.communicate(timeout=120)
-    os.close(writer)
-    feeder.join()
     assert running.returncode == 130 and "Traceback" not in messages
-    assert shown.startswith("- [00:00.000 --> ") and "its text until" in messages
-    kept = (tmp_path / "out" / "stdin.partial.srt").read_text() if options else printed
-    assert " ".join(shown.split("] ", 1)[1].split())[:20] in " ".join(kept.split())
+    assert shown.startswith("long.flac [00:00.000 --> ") and "its text until" in messages
+    kept = (tmp_path / "out" / "long.partial.srt").read_text() if options else printed
+    assert shown.split("] ", 1)[1][:10] in kept

@@ -21,6 +21,12 @@ def test_a_command_is_the_program_under_its_own_name():
     assert result.returncode == 0 and result.stdout.startswith("usage: dspeech score")
 
 
+def test_training_lists_its_experiments():
+    result = dspeech("train", "--help")
+    assert result.returncode == 0 and result.stdout.startswith("usage: dspeech train experiment=NAME")
+    assert "hybrid_tiny" in result.stdout
+
+
 def test_an_unknown_command_is_named():
     result = dspeech("transcrib")
     assert result.returncode == 2 and "transcrib" in result.stderr

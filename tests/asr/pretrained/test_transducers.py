@@ -101,7 +101,7 @@ def test_a_long_file_goes_through_our_segments(folder, tmp_path):
 
     transcriber = Transcriber.from_pretrained(folder, "cpu", segmenter=Segmenter(onset=0, max_seconds=10))
     transcript = transcriber(tmp_path / "long.wav")
-    assert len(transcript.segments) == 7 and transcript.words[-1].end > 60
+    assert len(transcript.segments) >= 7 and transcript.words[-1].end > 60
     times = [time for word in transcript.words for time in (word.start, word.end)]
     assert times == sorted(times)
 
