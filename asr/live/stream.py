@@ -2,7 +2,8 @@
 
 What is being said is recognised again and again while it grows. Words on which two recognitions in a row agree
 are settled and never change (LocalAgreement-2: Liu et al. 2020, arXiv 2005.11185, Sec. 3; for long streams
-Machacek et al. 2023, arXiv 2307.14743, Sec. 2). A pause ends the segment and settles the rest.
+Machacek et al. 2023, arXiv 2307.14743, Sec. 2). A pause ends the segment and settles the rest. What is settled up to
+the end of a sentence is not heard again, so that a recognition costs the same however long someone speaks.
 """
 
 from __future__ import annotations
@@ -20,6 +21,11 @@ from asr.output.transcript import Segment, Word
 STEP = 0.5  # seconds between two recognitions of what is being said
 MARGIN = 0.3  # seconds before the end of what was heard: words there may be cut off, and are not settled yet
 LONGEST = 15.0  # seconds of a segment, so that hearing it again stays cheap
+PAUSE = 0.7  # seconds; a longer one ends a segment
+HEARD = 5.0  # seconds of a segment that are heard again in any case
+BREAK = 0.25  # seconds between words at which a segment may be cut in the middle of a sentence, if it must
+
+SENTENCE_ENDS = (".", "?", "!")
 
 Recognise = Callable[[list[SpeechSegment]], list[Segment]]  # a batch, as `asr.Transcriber.recognise` takes it
 
@@ -58,6 +64,7 @@ class LiveState:
     recognised: int = 0  # samples heard at the last recognition
     settled: list[Word] = field(default_factory=list)  # of the current segment
     pending: list[Word] = field(default_factory=list)  # what the last recognition said beyond those
+    cut: float = 0.0  # seconds; what was said before in the current segment is settled and not heard again
 
     @property
     def seconds(self) -> float:
@@ -90,7 +97,7 @@ class LiveTranscriber:
         if not step > 0:
             raise ValueError(f"step is {step} s; it must be more than 0")
         self.recognise = recognise
-        self.segmenter = segmenter or Segmenter(max_seconds=LONGEST)
+        self.segmenter = segmenter or Segmenter(max_seconds=LONGEST, max_pause=PAUSE)
         self.step = round(step * SAMPLING_RATE)
 
     def start(self) -> LiveState:
@@ -116,7 +123,8 @@ class LiveTranscriber:
         if not finished:
             return []
         events = []
-        for speech, heard in zip(finished, self.recognise(finished), strict=True):
+        parts = [_part(speech, state.cut) for speech in finished]
+        for speech, heard in zip(finished, self.recognise(parts), strict=True):
             own = [word for word in state.settled if _middle(word) < speech.end]
             words = own + _beyond(own, _words(heard))
             state.settled, state.pending = state.settled[len(own) :], []
@@ -125,20 +133,40 @@ class LiveTranscriber:
                 text = heard.text if as_heard else _text(words)
                 segment = Segment(speech.start, speech.end, text, words, heard.score)
                 events.append(LiveEvent("final", segment, len(words), state.seconds))
-        state.recognised = state.samples
+        state.recognised, state.cut = state.samples, 0.0
         return events
 
     def _partial(self, state: LiveState, speech: SpeechSegment) -> list[LiveEvent]:
-        heard = self.recognise([speech])[0]
+        heard = self.recognise([_part(speech, state.cut)])[0]
         before = [word.text for word in state.settled + state.pending], len(state.settled)
         new = _beyond(state.settled, _words(heard))
         agreed = _agreeing([word for word in new if word.end <= speech.end - MARGIN], state.pending)
         state.settled, state.pending = state.settled + new[:agreed], new[agreed:]
+        state.cut = _next_cut(state, speech)
         words = state.settled + state.pending
         if ([word.text for word in words], len(state.settled)) == before:
             return []
         segment = Segment(speech.start, speech.end, _text(words), words, heard.score)
         return [LiveEvent("partial", segment, len(state.settled), state.seconds)]
+
+
+def _part(speech: SpeechSegment, cut: float) -> SpeechSegment:
+    """The segment from a cut on, which may lie before it."""
+    first = max(0, round((cut - speech.start) * SAMPLING_RATE))
+    return SpeechSegment(speech.start + first / SAMPLING_RATE, speech.wave[first:]) if first else speech
+
+
+def _next_cut(state: LiveState, speech: SpeechSegment) -> float:
+    """From where to hear the segment the next time: behind a settled sentence; in a pause where that would be long."""
+    latest = speech.end - HEARD
+    if max(state.cut, speech.start) > latest:
+        return state.cut
+    followed = zip(state.settled, [*state.settled, *state.pending][1:], strict=False)
+    places = [(word, after) for word, after in followed if state.cut < word.end <= latest + HEARD / 2]
+    ends = [(word.end + after.start) / 2 for word, after in places if word.text[-1:] in SENTENCE_ENDS]
+    if not ends and max(state.cut, speech.start) < latest - HEARD:
+        ends = [(word.end + after.start) / 2 for word, after in places if after.start - word.end >= BREAK]
+    return ends[-1] if ends else state.cut
 
 
 def _words(heard: Segment) -> list[Word]:

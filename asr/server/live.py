@@ -22,7 +22,7 @@ from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
 from asr.audio.errors import AudioError
 from asr.live.pcm import PCMStream
-from asr.live.stream import LONGEST, LiveEvent, LiveState, LiveTranscriber
+from asr.live.stream import LONGEST, PAUSE, LiveEvent, LiveState, LiveTranscriber
 from asr.server.errors import ApiError, as_api_error
 from asr.server.services import Services
 
@@ -85,7 +85,7 @@ def _kind(text: str | None) -> str | None:
 def router(services: Services) -> APIRouter:
     """The route."""
     routes = APIRouter()
-    segmenter = replace(services.transcriber.segmenter, max_seconds=LONGEST)
+    segmenter = replace(services.transcriber.segmenter, max_seconds=LONGEST, max_pause=PAUSE)
     live = LiveTranscriber(services.worker.recognise, segmenter)
     threads = ThreadPoolExecutor(max(1, services.settings.max_live), "live")
 

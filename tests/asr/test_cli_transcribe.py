@@ -332,4 +332,4 @@ def test_an_interrupted_program_keeps_what_is_done(tiny_ctc_model, tmp_path, opt
     assert running.returncode == 130 and "Traceback" not in messages
     assert shown.startswith("long.flac [00:00.000 --> ") and "its text until" in messages
     kept = (tmp_path / "out" / "long.partial.srt").read_text() if options else printed
-    assert shown.split("] ", 1)[1][:10] in kept
+    assert shown.split("] ", 1)[1].split()[0] in kept

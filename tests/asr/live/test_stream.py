@@ -1,5 +1,7 @@
 """Live text with a recogniser whose words are known: each 0.5 s of sound is a word, named by its pitch."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -109,6 +111,24 @@ def test_speech_without_pauses_is_cut_and_no_word_is_lost_or_doubled(live, sound
     said = " ".join(event.segment.text for event in finals).split()
     assert [word for word in said if word in NAMES.values()].count("two") in (5, 6)  # a cut may split one word
     assert 20 <= len(said) <= 20 + len(finals)
+
+
+def test_a_settled_sentence_is_not_heard_again(sound, energy_detector):
+    heard = Heard()
+    one = heard.one
+
+    def with_sentences(segment):
+        found = one(segment)
+        words = [replace(w, text="five.") if w.text == "five" else w for w in found.words]
+        return replace(found, text=" ".join(w.text for w in words), words=words)
+
+    heard.one = with_sentences
+    segmenter = Segmenter(max_seconds=30, padding=0, max_pause=0.4, detector=energy_detector)
+    parts = [200, 300, 400, 500] * 10
+    *_, final = run(LiveTranscriber(heard, segmenter, step=0.3), sound(*parts, 0), 1_600)
+    assert final.segment.text == "two three four five. " * 9 + "two three four five."
+    assert final.segment.start == 0 and round(final.segment.words[-1].start, 1) == 19.5
+    assert max(length for batch in heard.batches for length in batch) < 8
 
 
 def test_silence_says_nothing(live, make_silence):
