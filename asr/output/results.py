@@ -44,11 +44,10 @@ class Results:
     def ready(self, source: str, segments: list[Segment]) -> None:
         """The next segments of a recording are recognised."""
         self.unfinished.setdefault(source, []).extend(segments)
-        for segment in segments:
-            if self.verbose:
-                complain(f"{source} {timed_line(segment)}")
         if self.is_streamed:
             self._emit("".join(f"{self._line(segment)}\n" for segment in segments))
+        for segment in segments if self.verbose else ():
+            complain(f"{source} {timed_line(segment)}")
 
     def finish(self, source: str, transcript: Transcript) -> None:
         """A recording is done. Raises OSError where its transcript cannot be written."""
