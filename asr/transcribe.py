@@ -159,7 +159,10 @@ def _run(args: argparse.Namespace) -> int:
     from asr.output.results import Results
 
     with _progress_bar(inputs, args.quiet) as bar:
-        results = Results(targets, args.output_format, limits, len(inputs) > 1, args.timestamps, args.verbose, bar)
+        rewritten = transcriber.writer is not None
+        results = Results(
+            targets, args.output_format, limits, len(inputs) > 1, args.timestamps, args.verbose, rewritten, bar
+        )
 
         def failed(source, error):
             failures.append(str(error))

@@ -24,6 +24,7 @@ class Results:
         several: whether there are several inputs, which standard output has one a line then.
         timestamps: text has the times of its segments.
         verbose: segments are shown on standard error, with their times, as soon as they are recognised.
+        rewritten: texts are not final before the recording is done.
         bar: the progress bar, which makes room for standard output.
     """
 
@@ -33,13 +34,14 @@ class Results:
     several: bool
     timestamps: bool = False
     verbose: bool = False
+    rewritten: bool = False
     bar: object = None
     unfinished: dict[str, list[Segment]] = field(default_factory=dict)
 
     @property
     def is_streamed(self) -> bool:
         """Whether standard output gets each segment when it is ready."""
-        return not self.targets and not self.several and self.output_format == "txt"
+        return not (self.targets or self.several or self.rewritten) and self.output_format == "txt"
 
     def ready(self, source: str, segments: list[Segment]) -> None:
         """The next segments of a recording are recognised."""
