@@ -14,6 +14,7 @@ Exit code: 0 all done, 1 some inputs failed and the rest is done, 2 wrong usage,
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from asr.console.program import FAILED, OutputError, UsageError, complain, emit_
 
 if TYPE_CHECKING:
     from asr.audio.report import Report
+    from asr.audio.views import View
 
 KEPT_SUFFIXES = (".wav", ".flac")
 RAW_BLOCK = 256  # samples of 16 bits: one hop of 16 ms
@@ -156,14 +158,28 @@ def _work(denoiser, source: str, target: Path, args: argparse.Namespace) -> Call
     """The whole of what is done with one input."""
 
     def work() -> None:
-        with _progress(source) as bar, _told_of(source, args.strict) as report:
-            denoiser.denoise_file(source, target, bar.update, report)
-        if args.plot:
-            from enhance.plot import plot_enhancement
+        with _read_once(source) as recording:
+            with _progress(source) as bar, _told_of(source, args.strict) as report:
+                denoiser.denoise_file(recording, target, bar.update, report)
+            if args.plot:
+                from enhance.plot import plot_enhancement
 
-            plot_enhancement(denoiser, source, target.with_suffix(".png"))
+                recording.seek(0)
+                plot_enhancement(denoiser, recording, target.with_suffix(".png"))
 
     return work
+
+
+@contextmanager
+def _read_once(source: str) -> Iterator[View]:
+    """The recording as a file to be read again and again, be it a pipe."""
+    from asr.audio.io import opened, source_name
+    from asr.audio.views import View
+
+    with opened(source, source_name(source)) as file:
+        recording = View(file, 0, file.seek(0, os.SEEK_END))
+        recording.name = source_name(source)
+        yield recording
 
 
 @contextmanager

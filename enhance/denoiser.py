@@ -123,7 +123,10 @@ class Denoiser:
             rate = reader.sound.sampling_rate
             outputs = self.stream(reader.blocks(), rate, progress, source_name(source))
             first = next(outputs)
-            with RecordingWriter(target, rate, first.shape[1], subtype_of(reader.sound)) as writer:
+            subtype, seconds = subtype_of(reader.sound), reader.sound.seconds
+            with RecordingWriter(target, rate, first.shape[1], subtype, seconds) as writer:
+                if writer.is_reduced and report:
+                    report.remarks.append(f"{target} has 24 bits a sample, the most that its format has here")
                 writer.write(first)
                 for block in outputs:
                     writer.write(block)

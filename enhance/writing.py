@@ -14,6 +14,8 @@ from asr.audio.decode import Sound
 from asr.audio.io import atomic_path
 from asr.console.program import reason
 
+BYTES = {"PCM_U8": 1, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}  # of a sample; else 2
+LONGEST_WAV = (1 << 32) - (1 << 20)  # bytes, with room for its header
 # Sample formats that soundfile can keep, by what FFmpeg calls plain samples; all others have 16 bits or fewer.
 PLAIN = {"u8": "PCM_U8", "s24": "PCM_24", "s32": "PCM_32", "f32": "FLOAT", "f64": "DOUBLE"}
 
@@ -22,7 +24,11 @@ def subtype_of(sound: Sound) -> str | None:
     """The sample format of a recording as soundfile names it; None is the usual one, of 16 bits."""
     if sound.codec.startswith("pcm_"):
         return PLAIN.get(sound.codec.removeprefix("pcm_").removesuffix("le").removesuffix("be"))
-    return "PCM_24" if sound.sample_format in ("s32", "s32p") else None  # lossless codecs
+    if sound.codec == "wavpack" and sound.sample_format.startswith("flt"):
+        return "FLOAT"
+    if sound.sample_format in ("s32", "s32p"):  # lossless codecs
+        return "PCM_32" if sound.bits == 32 else "PCM_24"
+    return None
 
 
 class RecordingWriter:
@@ -33,16 +39,24 @@ class RecordingWriter:
         sampling_rate: in Hz.
         channels: how many.
         subtype: sample format as soundfile names it, "PCM_24" for one; None is the format's usual one.
+        seconds: about how long it will be; a WAV ends at 4 GiB, so a long one becomes an RF64 (EBU Tech 3306).
 
     Raises:
         OSError: the target cannot be written (no permission, a full disk ...); the message says why.
     """
 
-    def __init__(self, target: str | Path, sampling_rate: int, channels: int, subtype: str | None = None):
+    def __init__(
+        self, target: str | Path, sampling_rate: int, channels: int, subtype: str | None = None,
+        seconds: float | None = None,
+    ):
         self.target = Path(target)
         container = self.target.suffix[1:].upper()
-        if subtype and not soundfile.check_format(container, subtype):
-            subtype = "PCM_24"  # FLAC has no floating point and no 32 bits
+        self.is_reduced = subtype is not None and not soundfile.check_format(container, subtype)
+        if self.is_reduced:
+            subtype = "PCM_24"  # FLAC has no floating point and here no 32 bits
+        size = (seconds or 0.0) * sampling_rate * channels * BYTES.get(subtype, 2)
+        if container == "WAV" and size > LONGEST_WAV / 2:  # half, as durations may be estimates
+            container = "RF64"
         self._format = {"format": container, "samplerate": sampling_rate, "channels": channels, "subtype": subtype}
 
     def __enter__(self) -> RecordingWriter:
@@ -58,6 +72,8 @@ class RecordingWriter:
         with _blaming(self.target):
             self._sound.write(block)
             self._sink.check()
+            if self._format["format"] == "WAV" and self._sink.tell() > LONGEST_WAV:
+                raise OSError(f"longer than its source promised: a WAV ends at {LONGEST_WAV >> 20} MiB")
 
     def __exit__(self, kind, error, trace) -> None:
         if error is not None:

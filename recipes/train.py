@@ -49,9 +49,10 @@ def check_arguments(arguments: list[str]) -> None:
 
 @hydra.main(config_path=CONFIG_FOLDER, config_name="config", version_base="1.3")
 def train(config: DictConfig) -> None:
-    logging.getLogger(__name__).info("configuration:\n%s", as_text(config))
     try:
-        trainer_of(config).fit()
+        trainer = trainer_of(config)
+        logging.getLogger(__name__).info("configuration:\n%s", as_text(config))
+        trainer.fit()
     except (UsageError, hydra.errors.InstantiationException) as error:
         cause = error.__cause__ if isinstance(error, hydra.errors.InstantiationException) else error
         if not isinstance(cause, (ValueError, OSError)):

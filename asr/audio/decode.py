@@ -17,6 +17,7 @@ import numpy as np
 
 from asr.audio import ogg
 from asr.audio.containers import parts
+from asr.audio.depth import bits_of
 from asr.audio.errors import AudioError
 from asr.audio.packets import GAPLESS, Part
 from asr.audio.report import Report, told
@@ -42,6 +43,8 @@ class Sound:
         layout: their names, such as FL, FR, FC.
         codec: FFmpeg's name, such as "pcm_s24le", "flac" or "aac".
         sample_format: FFmpeg's name of what the codec decodes to, such as "s16", "s32" or "fltp".
+        bits: of a sample.
+        seconds: about how long it is; None where nobody knows.
     """
 
     sampling_rate: int
@@ -49,6 +52,8 @@ class Sound:
     layout: tuple[str, ...]
     codec: str
     sample_format: str
+    bits: int
+    seconds: float | None
 
 
 class Reader:
@@ -72,7 +77,7 @@ class Reader:
             raise AudioError(f"{name}: cannot be read ({error.strerror})") from None
         with self._opened(self.parts[0]) as part:
             self._note_tracks(part)
-            self.sound = _sound_of(part, name)
+            self.sound = _sound_of(part, name, sum(view.size for view in self.parts))
 
     def blocks(self) -> Iterator[np.ndarray]:
         """Blocks [samples, channels] of float32, full scale 1, a few seconds each.
@@ -170,14 +175,21 @@ class Reader:
             self.report.remarks.append(f"has {len(part.tracks)} audio tracks: {named}; track {part.number} is taken")
 
 
-def _sound_of(part: Part, name: str) -> Sound:
-    """From the first frame: headers do not know what HE-AAC decodes to."""
+def _sound_of(part: Part, name: str, size: int) -> Sound:
+    """From the first frame: headers do not know what HE-AAC decodes to.
+
+    Args:
+        size: of all parts, in bytes.
+    """
     first = next(part.frames(), None)
     if first is None:
         raise AudioError(f"{name}: holds no samples (zero length), or none that can be decoded")
     frame = first.frame
     layout = tuple(channel.name for channel in frame.layout.channels)
-    return Sound(frame.sample_rate, frame.layout.nb_channels, layout, part.codec, frame.format.name)
+    bits = bits_of(part.codec, part.decoder.extradata or b"", part.first, frame.format.name)
+    duration = part.container.duration
+    seconds = duration / av.time_base * size / max(1, part.view.size) if duration else None
+    return Sound(frame.sample_rate, frame.layout.nb_channels, layout, part.codec, frame.format.name, bits, seconds)
 
 
 def _refusal(view: View, error: Exception) -> str:

@@ -98,7 +98,7 @@ class Part:
         self.origin = self._origin()
         self.promised = self._promised()
         self.reached, self.ends_damaged, self.skipped = 0.0, False, False
-        self.count = 0  # packets
+        self.count, self.first = 0, b""  # packets, and how the first one starts
         self.last: tuple[int | None, float] = None, 0.0  # where the last packet is, and when it ends
         self.doubt: float | None = 0.0
         self.tail = 0.0
@@ -247,6 +247,7 @@ class Part:
                 self.skipped |= end is not None and packet.pos - end > OVERHEAD
                 end = packet.pos + packet.size
             if packet.stream_index == self.stream.index:
+                self.first = self.first or bytes(packet)[:32]
                 self.count += bool(packet.size)
                 yield packet
             elif packet.pts is not None and packet.size:

@@ -14,6 +14,7 @@ class View:
 
     def __init__(self, file: BinaryIO | View, start: int, end: int):
         self.file, self.start, self.size = file, start, end - start
+        self.name = ""  # how messages call it
         self.patches: dict[int, bytes] = {}
         self.share = 1.0  # of what its header promises is there
         self.framing = None  # what asr.audio.framing has found out about it
@@ -49,6 +50,9 @@ class View:
 
     def tell(self) -> int:
         return self.position
+
+    def seekable(self) -> bool:
+        return True
 
     def _bytes(self, position: int, count: int) -> bytes:
         self.file.seek(self.start + position)

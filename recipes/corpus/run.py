@@ -117,15 +117,22 @@ def _import_ray():
     return ray
 
 
+def _start(ray, address: str, **options) -> None:
+    try:
+        ray.init(address, **options)
+    except Exception as error:  # Ray's own are of many kinds, bare exceptions among them
+        raise OSError(f"Ray cannot be started or reached at {address}: {str(error).partition(chr(10))[0]}") from None
+
+
 def _connect(ray, job: Job) -> int:
     """Join or start a cluster; returns how many workers there will be."""
     quiet = {"logging_level": "ERROR", "log_to_driver": False}
     if job.address in (None, "local"):
         workers = job.workers or max(1, int((os.cpu_count() or 1) // (job.cpus or 1)))
         resources = {"num_cpus": workers * job.cpus, "object_store_memory": LOCAL_OBJECT_STORE}
-        ray.init("local", include_dashboard=False, **resources, **quiet)
+        _start(ray, "local", include_dashboard=False, **resources, **quiet)
         return workers
-    ray.init(job.address, **quiet)
+    _start(ray, job.address, **quiet)
     if job.workers:
         return job.workers
     room = ray.cluster_resources()

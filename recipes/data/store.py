@@ -73,7 +73,7 @@ def write_shard(
     for example, feature in zip(examples, features, strict=True):
         lines.append(json.dumps({**example, "offset": offset, "frames": len(feature)}))
         offset += len(feature)
-    array = np.concatenate(features).astype(np.float16)
+    array = np.concatenate(features or [np.zeros((0, 0))]).astype(np.float16)  # none where no recording can be read
     for suffix, save in (
         (".npy", lambda f: np.save(f, array)),
         (".jsonl", lambda f: f.write("\n".join(lines).encode())),

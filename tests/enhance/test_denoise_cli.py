@@ -51,6 +51,20 @@ def test_plot_is_written(recordings, saved_model):
     assert (out / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_picture_of_what_comes_through_a_pipe(recordings, saved_model, monkeypatch):
+    pipe(monkeypatch, b"")
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=Once((recordings / "a.wav").read_bytes())))
+    out = recordings / "out.wav"
+    assert main(["-", "-o", str(out), "--model", str(saved_model), "--plot"]) == 0
+    assert soundfile.info(out).frames == soundfile.info(recordings / "a.wav").frames
+    assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+class Once(io.BytesIO):
+    def seekable(self) -> bool:
+        return False
+
+
 def test_pipe_gives_what_a_file_gives(recordings, saved_model, monkeypatch):
     main([str(recordings / "a.wav"), "-o", str(recordings / "out"), "--model", str(saved_model)])
     sink = pipe(monkeypatch, (recordings / "a.wav").read_bytes())
@@ -115,6 +129,52 @@ def test_bit_depths_stay(tmp_path, hum, saved_model, name, subtype):
     assert main([str(tmp_path / name), "-o", str(out), "--model", str(saved_model), "--attenuation_limit", "0"]) == 0
     assert soundfile.info(out).subtype == subtype
     np.testing.assert_allclose(soundfile.read(out)[0], soundfile.read(tmp_path / name)[0], atol=3e-6)
+
+
+@pytest.mark.parametrize("kind", ["alac", "wavpack", "wavpack float"])
+def test_lossless_formats_keep_32_bits(tmp_path, hum, saved_model, kind):
+    import av
+
+    wave, name, subtype = hum(6000)[0], "a.wv", "FLOAT" if "float" in kind else "PCM_32"
+    if kind == "alac":
+        name = "a.caf"
+        soundfile.write(tmp_path / name, wave, 16_000, subtype="ALAC_32")
+    else:
+        with av.open(str(tmp_path / name), "w", format="wv") as output:
+            stream = output.add_stream("wavpack", rate=16_000, layout="mono")
+            stream.format = "fltp" if subtype == "FLOAT" else "s32p"
+            samples = wave.astype(np.float32) if subtype == "FLOAT" else (wave * 2**31).astype(np.int32)
+            frame = av.AudioFrame.from_ndarray(samples[None], format=stream.format.name, layout="mono")
+            frame.sample_rate = 16_000
+            output.mux(stream.encode(frame))
+            output.mux(stream.encode(None))
+    out = tmp_path / "clean.wav"
+    assert main([str(tmp_path / name), "-o", str(out), "--model", str(saved_model), "--attenuation_limit", "0"]) == 0
+    assert soundfile.info(out).subtype == subtype
+    np.testing.assert_allclose(soundfile.read(out)[0], wave, atol=3e-6)
+
+
+def test_a_format_that_cannot_keep_the_bits_says_so(tmp_path, hum, saved_model, capsys):
+    soundfile.write(tmp_path / "a.wav", hum(6000)[0], 16_000, subtype="FLOAT")
+    assert main([str(tmp_path / "a.wav"), "-o", str(tmp_path / "a.flac"), "--model", str(saved_model)]) == 0
+    assert soundfile.info(tmp_path / "a.flac").subtype == "PCM_24"
+    assert "has 24 bits a sample" in capsys.readouterr().err
+
+
+def test_what_is_longer_than_a_wav_can_be_becomes_an_rf64(recordings, saved_model, monkeypatch, capsys):
+    monkeypatch.setattr("enhance.writing.LONGEST_WAV", 8000)
+    source, out = recordings / "a.wav", recordings / "out" / "a.wav"
+    assert main([str(source), "-o", str(out.parent), "--model", str(saved_model)]) == 0
+    assert out.read_bytes()[:4] == b"RF64"
+    assert soundfile.info(out).frames == soundfile.info(source).frames
+    assert main([str(out), "-o", str(recordings / "again"), "--model", str(saved_model)]) == 0
+    with pytest.raises(OSError, match="longer than its source promised"):
+        from enhance.writing import RecordingWriter
+
+        with RecordingWriter(recordings / "long.wav", 16_000, 1) as writer:
+            for _ in range(2):
+                writer.write(np.zeros((8000, 1)))
+    assert not (recordings / "long.wav").exists()
 
 
 def test_rate_and_channels_of_every_format_stay(tmp_path, hum, saved_model):

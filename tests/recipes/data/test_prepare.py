@@ -39,6 +39,15 @@ def test_recorded_store(corpus, capfd):
     assert clean.shape != augmented.shape or not np.allclose(clean, augmented)
 
 
+def test_a_shard_none_of_whose_recordings_can_be_read_is_empty(corpus, capfd):
+    for name in ("a", "b"):
+        (corpus / f"{name}.flac").write_bytes(b"fLaC nonsense")
+    store = corpus / "store"
+    assert main(["recorded", str(corpus / "table.tsv"), str(store), "--copies", "1", "--workers", "1"]) == 0
+    assert capfd.readouterr().err.count("left out") == 3
+    assert (store / "00000.jsonl").exists() and len(FeatureStore(store)) == 0
+
+
 def test_a_store_of_whisper_features_with_times_of_words(corpus, tiny_ctc_model, capsys):
     arguments = ["recorded", str(corpus / "table.tsv"), str(corpus / "store"), "--copies", "1", "--workers", "1"]
     assert main([*arguments, "--features", "whisper", "--align", str(tiny_ctc_model)]) == 0
