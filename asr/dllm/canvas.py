@@ -21,6 +21,7 @@ from asr.ctc.timing import align_tokens
 from asr.text.tokenizer import Tokenizer
 
 BLANK = 0
+LAYOUTS = ("order", "time")
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,11 @@ class CanvasOptions:
         slack: slack masks behind the draft, as a share of its tokens ...
         slack_least: ... and at least so many.
         blank_penalty: of `ctc_draft`.
+        layout: "order" puts slots beside masked tokens, as above; "time" wherever there is time for a word
+            (`asr.dllm.slots`).
+        hop: frames of the draft to an empty slot of the layout "time".
+        guesses: an open slot shows what the draft and later the last pass has there, with its probability, to a
+            denoiser that reads it (`reads_guesses`); off, it shows nothing.
     """
 
     threshold: float = 0.9
@@ -102,8 +108,15 @@ class CanvasOptions:
     slack: float = 0.1
     slack_least: int = 4
     blank_penalty: float = 0.0
+    layout: str = "order"
+    hop: float = 4.0
+    guesses: bool = True
 
     def __post_init__(self):
+        if self.layout not in LAYOUTS:
+            raise ValueError(f"layout is {self.layout!r}; choose one of {', '.join(LAYOUTS)}")
+        if self.hop <= 0:
+            raise ValueError(f"hop is {self.hop} frames; it must be above 0")
         if self.threshold < 0:
             raise ValueError(f"threshold is {self.threshold}; a probability from 0 on (above 1 masks every token)")
         if self.slack < 0 or self.slack_least < 0:
@@ -162,6 +175,8 @@ class Canvas:
         valid: [batch, n], False where a row is padded.
         tail: [batch] first slot at which the text may end; before it `<null>` is allowed instead.
         confidences: [batch, n] of tokens taken from the draft, 0 elsewhere.
+        guesses: [batch, n] what an open slot shows to a denoiser that reads it, or None.
+        sure: [batch, n] how probable each guess is, or None.
     """
 
     tokens: Tensor
@@ -169,6 +184,8 @@ class Canvas:
     valid: Tensor
     tail: Tensor
     confidences: Tensor
+    guesses: Tensor | None = None
+    sure: Tensor | None = None
 
     @classmethod
     def of(cls, layouts: list[Layout], pad: int) -> Canvas:
@@ -201,9 +218,16 @@ class Canvas:
 
     def to(self, device: torch.device) -> Canvas:
         times = None if self.times is None else self.times.to(device)
-        return Canvas(
-            self.tokens.to(device), times, self.valid.to(device), self.tail.to(device), self.confidences.to(device)
-        )
+        guesses, sure = (None if part is None else part.to(device) for part in (self.guesses, self.sure))
+        parts = (part.to(device) for part in (self.valid, self.tail, self.confidences))
+        return Canvas(self.tokens.to(device), times, *parts, guesses, sure)
+
+    def with_open(self, threshold: float, mask: int) -> Canvas:
+        """This canvas of guesses with those below a probability open, masks for the denoiser to fill."""
+        is_open = (self.confidences < threshold) & self.valid
+        tokens = torch.where(is_open, mask, self.tokens)
+        settled = torch.where(is_open, 0.0, self.confidences)
+        return Canvas(tokens, self.times, self.valid, self.tail, settled, self.tokens, self.confidences)
 
 
 def targets(layout: Layout, draft: Draft, reference: list[int], end: int, null: int) -> tuple[list[int], int]:

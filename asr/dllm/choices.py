@@ -21,10 +21,10 @@ class DenoisingDecode:
 
     Args:
         prior: "ctc" lays the greedy CTC draft on the canvas, "beam" the beam search's, "none" starts from masks.
-        threshold, slots, slack, slack_least, blank_penalty: of `asr.dllm.canvas.CanvasOptions`.
+        threshold, slots, slack, slack_least, blank_penalty, layout, hop, guesses: of `asr.dllm.canvas.CanvasOptions`.
         length: slots of a canvas without a prior.
         commit: rule by name, see `asr.dllm.commit.commit_rule`.
-        pruning, early_exit, speech_cache, elastic, max_passes: of `asr.dllm.loop.DenoisingOptions`.
+        pruning, early_exit, speech_cache, elastic, max_passes, guesses: of `asr.dllm.loop.DenoisingOptions`.
         search: "ngram" makes one pass and searches its slots with the recogniser's n-gram (`asr.dllm.slot_search`);
             "none" settles them as the paper does.
         beam_size, lm_weight, token_bonus: of `asr.dllm.slot_search.SlotSearchOptions`.
@@ -36,6 +36,9 @@ class DenoisingDecode:
     slack: float = 0.1
     slack_least: int = 4
     blank_penalty: float = 0.0
+    layout: str = "order"
+    hop: float = 4.0
+    guesses: bool = True
     length: int = 192
     commit: str = "threshold:0.9"
     pruning: str = "first"

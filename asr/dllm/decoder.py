@@ -21,6 +21,7 @@ from asr.dllm.choices import DenoisingDecode
 from asr.dllm.commit import commit_rule
 from asr.dllm.loop import MASK, NULL, Denoised, DenoisingOptions, SpecialTokens, allowed_log_probabilities, denoise
 from asr.dllm.slot_search import SlotSearchOptions, search_slots
+from asr.dllm.slots import slots_in_time
 from asr.parts import Listened, Vocabulary
 from asr.text.tokenizer import Tokenizer
 
@@ -92,6 +93,8 @@ class DenoisingDecoder:
         self.choices = DenoisingDecode(**given)
         if self.choices.elastic is not None and getattr(denoiser, "computes_all", False):
             raise ValueError("elastic refreshes what a pass leaves out; this model computes the whole canvas in each")
+        if self.choices.elastic is not None and hasattr(denoiser, "new_cache"):
+            raise ValueError("elastic: this model reads its text anew where it changes and has nothing to refresh")
         if self.choices.search == "ngram" and own:
             raise ValueError("search=ngram: the n-gram is over CTC units, this model writes in tokens of its own")
         self.canvas_options = self.choices.part(CanvasOptions)
@@ -120,8 +123,15 @@ class DenoisingDecoder:
         """The canvas of each utterance; without drafts, masks only."""
         if drafts is None:
             return Canvas.empty([self.choices.length] * batch, self.special.mask)
-        layouts = [lay_out(draft, self.canvas_options, self.special.mask) for draft in drafts]
-        return Canvas.of(layouts, pad=self.special.end)
+        options, special = self.canvas_options, self.special
+        if options.layout == "order":
+            return Canvas.of([lay_out(draft, options, special.mask) for draft in drafts], pad=special.end)
+        layouts = [slots_in_time(draft, special.null, options.hop) for draft in drafts]
+        canvas = Canvas.of(layouts, pad=special.null).with_open(options.threshold, special.mask)
+        if not options.guesses:
+            canvas.guesses = torch.where(canvas.tokens == special.mask, special.null, canvas.tokens)
+            canvas.sure = canvas.confidences
+        return canvas
 
     @torch.inference_mode()
     def __call__(self, heard: Listened) -> Denoised:

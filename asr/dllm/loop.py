@@ -46,7 +46,8 @@ class Denoises(Protocol):
     """What the loop needs of a model; `active` and `cache` are used only where `early_exit` is on.
 
     A model with an attribute `computes_all` that is true is never given them: utterances leave its batch early,
-    positions do not.
+    positions do not; one with a cache of its own makes it in `new_cache`. `guesses` and `sure`, what stands on the
+    canvas and how probable it is, come only where the canvas has guesses.
     """
 
     def denoise(
@@ -57,6 +58,8 @@ class Denoises(Protocol):
         valid: Tensor | None = None,
         active: Tensor | None = None,
         cache: TextCache | None = None,
+        guesses: Tensor | None = None,
+        sure: Tensor | None = None,
     ) -> Tensor: ...
 
 
@@ -73,6 +76,7 @@ class DenoisingOptions:
         speech_cache: compute keys and values of the speech once, not in every pass.
         elastic: cosine similarity below which `asr.dllm.elastic` refreshes committed positions; None never does.
         max_passes: the last pass commits everything still open.
+        guesses: an open slot shows what the last pass has there, to a denoiser that reads it.
     """
 
     commit: Callable[[Beliefs], Tensor] = field(default_factory=Threshold)
@@ -81,6 +85,7 @@ class DenoisingOptions:
     speech_cache: bool = True
     elastic: float | None = None
     max_passes: int = 8
+    guesses: bool = True
 
     def __post_init__(self):
         if self.pruning not in PRUNING:
@@ -173,6 +178,7 @@ class _Loop:
         self.cache: TextCache | None = None
         self.rows = torch.arange(len(self.tokens), device=self.tokens.device)  # utterances in the batch still
         self.may_end = canvas.may_end()
+        self.guesses, self.sure = canvas.guesses, canvas.sure
 
     def is_running(self) -> bool:
         if self.number >= self.options.max_passes:
@@ -189,8 +195,13 @@ class _Loop:
             committed = self.open.clone()
         self.tokens = torch.where(committed, guesses, self.tokens)
         self.confidences = torch.where(committed, beliefs.confidence, self.confidences)
-        self.open &= ~committed
         self.fresh = committed
+        if self.guesses is not None:  # what looks the same as before need not be read again
+            self.fresh = committed & (guesses != self.guesses)
+            seen = self.open if self.options.guesses else committed
+            self.sure = torch.where(seen, beliefs.confidence, self.sure)
+            self.guesses = torch.where(seen, guesses, self.guesses)
+        self.open &= ~committed
         self._prune(beliefs, guesses)
         self.number += 1
         return Pass(self.tokens.clone(), guesses, beliefs, committed)
@@ -224,9 +235,12 @@ class _Loop:
             self.cache.crop(width)
             active = self._active(rows, width)
         elif self.options.early_exit and not getattr(self.model, "computes_all", False):
-            self.cache = TextCache() if self.options.elastic is None else ElasticCache(self.options.elastic)
+            make = getattr(self.model, "new_cache", TextCache)
+            self.cache = make() if self.options.elastic is None else ElasticCache(self.options.elastic)
         self.token_forwards[rows.cpu()] += width if active is None else active.shape[1]
         extra = {} if self.cache is None else {"active": active, "cache": self.cache}
+        if self.guesses is not None:
+            extra |= {"guesses": self.guesses[rows, :width], "sure": self.sure[rows, :width]}
         everything = bool(valid.all())
         return self.model.denoise(
             self.tokens[rows, :width], self.memory, times=times, valid=None if everything else valid, **extra

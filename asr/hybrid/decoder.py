@@ -85,6 +85,14 @@ class TextDecoder(nn.Module):
         Raises:
             ValueError: the text would be longer than `longest`.
         """
+        return self.logits(self.states(tokens, speech, cache))
+
+    def states(self, tokens: Tensor, speech: SpeechMemory, cache: TextCache) -> Tensor:
+        """As `extend`, the last layer's states [batch, m, width].
+
+        Raises:
+            ValueError: the text would be longer than `longest`.
+        """
         before = cache.keys[0].shape[2] if cache.keys else 0
         count = tokens.shape[1]
         if before + count > self.sizes.longest:
@@ -98,7 +106,7 @@ class TextDecoder(nn.Module):
             queries, *own = layer.text.project(layer.text_norm(x))
             x = x + layer.dropout(layer.text.attend(queries, *cache.append(number, *own), mask))
             x = layer.listen(x, speech.keys[number], speech.values[number], speech.valid)
-        return self.logits(x)
+        return x
 
     def logits(self, x: Tensor) -> Tensor:
         """Last layer's states [..., width] -> logits [..., vocabulary]."""

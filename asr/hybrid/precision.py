@@ -19,10 +19,12 @@ import torch
 from torch import nn
 
 from asr.hybrid.decoder import TextDecoder
+from asr.hybrid.denoiser import SlotLayers
 from asr.hybrid.linear8 import in_eight_bits
 from asr.hybrid.model import HybridModel
 
 NO_KERNELS = (RuntimeError, NotImplementedError)  # what torch raises where it lacks a layer for a processor
+PARTS = ("encoder", "branch", "decoder", "slots")
 COMPUTE_TYPES = ("auto", "float32", "bfloat16", "int8")
 
 
@@ -40,8 +42,9 @@ def converted(model: HybridModel, compute_type: str, device: str) -> HybridModel
     if compute_type == "auto":
         compute_type = fastest(COMPUTE_TYPES[1:]) if on_cpu else "bfloat16"
     try:
-        for name in ("encoder", "branch", "decoder"):
-            setattr(model, name, _part(getattr(model, name), compute_type))
+        for name in PARTS:
+            if getattr(model, name) is not None:
+                setattr(model, name, _part(getattr(model, name), compute_type))
     except NO_KERNELS as error:
         raise ValueError(f"compute_type {compute_type}: this torch cannot do so on this processor ({error})") from error
     model.compute_type = compute_type
@@ -53,7 +56,10 @@ def _part(part: nn.Module, compute_type: str) -> nn.Module:
     if compute_type == "int8":
         return in_eight_bits(part)
     if compute_type == "bfloat16":
+        exact = [part.norm, part.empty] if isinstance(part, SlotLayers) else []
         (part.layers if isinstance(part, TextDecoder) else part).bfloat16()
+        for own in exact:  # before the output layer, where near ties are decided
+            own.float()
     return part
 
 

@@ -17,6 +17,7 @@ from asr.audio.features import FRAME_HOP
 from asr.ctc.beam import BeamOptions
 from asr.decoders import DECODERS, twin_decoder
 from asr.dllm.canvas import ctc_draft
+from asr.dllm.decoder import DenoisingDecoder
 from asr.hub import model_file
 from asr.hybrid.model import HybridModel
 from asr.hybrid.precision import converted
@@ -134,8 +135,9 @@ class Guarded:
 def hybrid_recogniser(name: str | Path, device: str = "cpu", compute_type: str = "auto") -> SpeechRecogniser:
     """A recogniser around a `HybridModel` of a folder or the Hub.
 
-    Its decoder writes ("ar"), verifies the CTC draft ("speculative") or judges the texts of the beam search
-    ("rescored"). An `ngram.npz` over the units of the branch, if it lies beside the weights, serves the beam.
+    Its decoder denoises the CTC draft ("dllm", where it was trained to), writes ("ar"), verifies the draft
+    ("speculative") or judges the texts of the beam search ("rescored"). An `ngram.npz` over the units of the branch,
+    if it lies beside the weights, serves the beam.
 
     Args:
         name: of the model.
@@ -150,16 +152,20 @@ def hybrid_recogniser(name: str | Path, device: str = "cpu", compute_type: str =
         ngram=model_file(name, "ngram.npz"),
         beam=BeamOptions(**model.beam),
         calibration=model.calibration,
-        default_decoder="ar",
+        default_decoder=model.writes_with,
         languages=("en",),
     )
+    own = OWN if model.slots is None else ("dllm", *OWN)
 
     def make(kind: str, options: DecodeOptions) -> TextDecoder:
         if options.decoder_model:
             raise ValueError(f"decoder_model {options.decoder_model}: this recogniser brings its own text decoder")
-        if kind not in OWN:
-            raise ValueError(f"decoder {kind!r}: this model has {', '.join(OWN)}, greedy, beam")
+        if kind not in own:
+            raise ValueError(f"decoder {kind!r}: this model has {', '.join(own)}, greedy, beam")
         beam = replace(recogniser.beam, beam_size=options.beam_size)
+        if kind == "dllm":
+            denoising = DenoisingDecoder(model.denoiser, model.units, options.denoising, beam, lambda: recogniser.lm)
+            return Guarded(denoising, model.units)
         decoder = twin_decoder(kind, model.decoder, model.units, beam, lambda: recogniser.lm)
         if hotwords := options.expected(model.tokenizer, kind):
             decoder = BiasedTwin(model.decoder, model.tokenizer, hotwords)

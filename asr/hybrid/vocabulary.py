@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from asr.dllm.canvas import Draft, draft_words
+from asr.dllm.loop import SpecialTokens
 from asr.text.tokenizer import SPECIAL, Tokenizer
 
 
@@ -22,6 +23,7 @@ class WrittenTokenizer:
     """
 
     blank_id, mask_id, end_id, null_id = range(len(SPECIAL))
+    null = null_id
     word_mark = "\u0120"  # how byte-level pairs write a space
 
     def __init__(self, definition: str):
@@ -50,6 +52,11 @@ class WrittenTokenizer:
     def decode(self, ids: Iterable[int]) -> str:
         """Text of token ids; special tokens are skipped."""
         return self._backend.decode([i for i in ids if i >= len(SPECIAL)]).strip()
+
+    def special(self, slots: bool) -> SpecialTokens:
+        """Ids of a canvas in these tokens; without empty slots every mask must become a token."""
+        never = (self.blank_id, self.mask_id)
+        return SpecialTokens() if slots else SpecialTokens(null=None, never=(*never, self.null_id))
 
     def starts_word(self, token: int) -> bool:
         return self.pieces[token].startswith(self.word_mark)

@@ -101,6 +101,8 @@ def shrink(config, made):
         start = "hybrid" if "base" in task.start.name else "writing"
         task.start.update(name=str(made / start), units=str(made / "units.json"), sentences=str(made / "text.txt"))
         task.start.at_least = 1
+    elif kind == "SlotDenoiserTask":
+        task.recogniser = str(made / "hybrid")
     elif kind == "toy_task":
         task.utterances = 40
     elif kind == "EnhanceTask":
@@ -108,7 +110,7 @@ def shrink(config, made):
     elif "Large" in kind:
         _shrink_large(task, made)
     if "data" in task:
-        _shrink_data(task.data, made, Content("whisper" if kind == "HybridTask" else "log_mel"))
+        _shrink_data(task.data, made, Content("whisper" if kind in ("HybridTask", "SlotDenoiserTask") else "log_mel"))
     return config
 
 
