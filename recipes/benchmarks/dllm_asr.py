@@ -32,8 +32,7 @@ from recipes.evaluation.side_by_side import (
 from recipes.evaluation.word_changes import fixed_and_broken
 
 FULL = "dllm"
-# The paper's loop; the threshold of the draft and the number of passes suit the compact denoiser.
-PAPER = {"search": "none", "threshold": 0.5, "blank_penalty": 0.0, "max_passes": 3}
+PAPER = {"search": "none", "max_passes": 3}  # the paper's loop; what else there is to choose, the model brings
 MASK_CTC = {"search": "none", "threshold": 0.9, "blank_penalty": 0.0, "slots": False, "slack": 0.0, "slack_least": 0}
 SYSTEMS: dict[str, dict] = {
     "ctc": {},
@@ -55,6 +54,9 @@ SYSTEMS: dict[str, dict] = {
     "no_early_exit": {**PAPER, "early_exit": False},
     "no_cache": {**PAPER, "speech_cache": False, "early_exit": False},
     "no_slots": {**PAPER, "slots": False},
+    "no_guesses": {**PAPER, "guesses": False},
+    "slots_in_order": {**PAPER, "layout": "order"},
+    "slots_in_time": {**PAPER, "layout": "time"},
     "eotp": {**PAPER, "pruning": "eotp"},
     "elastic": {**PAPER, "elastic": 0.9},
     "factor": {**PAPER, "commit": "factor:1"},
@@ -79,22 +81,25 @@ class Measured:
     token_forwards: list[float] = field(default_factory=list)
 
 
-def make_systems(recogniser, names: list[str], denoiser: str | None, twin: str | None) -> dict[str, Callable]:
-    """Functions (heard, recording) -> token ids, passes and token-forwards of each utterance."""
+def make_systems(
+    recogniser, names: list[str], denoiser: str | None, twin: str | None, choices: dict | None = None
+) -> dict[str, Callable]:
+    """Functions (heard, references) -> texts, and passes and token-forwards of each utterance where there are any."""
     from asr.ctc.beam import best_path, prefix_beam
-    from asr.decoders import DECODERS, load_decoder
+    from asr.decoders import DECODERS
+    from asr.recogniser import DecodeOptions
 
     def ctc(heard, references):
-        return [best_path(frames, recogniser.tokenizer).tokens for frames in heard.posteriors], None
+        return [best_path(frames, recogniser.tokenizer).text for frames in heard.posteriors], None
 
     def beam(heard, references):
         found = (prefix_beam(f, recogniser.tokenizer, recogniser.beam, recogniser.lm)[0] for f in heard.posteriors)
-        return [hypothesis.tokens for hypothesis in found], None
+        return [hypothesis.text for hypothesis in found], None
 
     def decoded(decoder):
         def run(heard, references):
             result = decoder(heard)
-            return result.tokens, result
+            return [decoder.vocabulary.decode(row) for row in result.tokens], result
 
         return run
 
@@ -102,23 +107,22 @@ def make_systems(recogniser, names: list[str], denoiser: str | None, twin: str |
         from asr.dllm.canvas import Canvas
         from asr.dllm.loop import MASK
 
-        def run(heard, references):
-            lengths = [len(recogniser.tokenizer.encode(text)) + 1 for text in references]
-            decoder.canvas = lambda drafts, batch: Canvas.empty(lengths, MASK)
-            result = decoder(heard)
-            return result.tokens, result
+        inner, run = getattr(decoder, "decoder", decoder), decoded(decoder)
 
-        return run
+        def with_lengths(heard, references):
+            lengths = [len(decoder.vocabulary.encode(text)) + 1 for text in references]
+            inner.canvas = lambda drafts, batch: Canvas.empty(lengths, MASK)
+            return run(heard, references)
+
+        return with_lengths
 
     systems = {"ctc": ctc, "beam": beam}
     for name in names:
         if name in systems:
             continue
         kind = name if name in DECODERS else "dllm"
-        model = denoiser if kind == "dllm" else twin
-        decoder = load_decoder(
-            kind, "cpu", model, recogniser.tokenizer, SYSTEMS[name], recogniser.beam, lambda: recogniser.lm
-        )
+        model, own = (denoiser, {**(choices or {}), **SYSTEMS[name]}) if kind == "dllm" else (twin, {})
+        decoder = recogniser.decoder(kind, DecodeOptions(kind, decoder_model=model, denoising=own))
         systems[name] = oracle(decoder) if name == "oracle_length" else decoded(decoder)
     return {name: systems[name] for name in names}
 
@@ -144,11 +148,11 @@ def run(recogniser, recordings: list, systems: dict[str, Callable], batch: int) 
             shared["audio"] += [len(waves[i]) / 16000 for i in group]
             shared["encoder"] += [encoding / len(group)] * len(group)
         for name, system in systems.items():
-            (tokens, details), seconds = timed(lambda s=system, h=heard, x=texts: s(h, x))
+            (written, details), seconds = timed(lambda s=system, h=heard, x=texts: s(h, x))
             if not number:
                 continue
             result = measured[name]
-            result.texts += [recogniser.tokenizer.decode(row) for row in tokens]
+            result.texts += written
             result.seconds += [seconds / len(group)] * len(group)
             result.passes += details.passes.tolist() if details else [0] * len(group)
             result.token_forwards += details.token_forwards.tolist() if details else [0] * len(group)
@@ -216,9 +220,11 @@ def main(argv: list[str] | None = None) -> int:
     option = parser.add_argument
     option("table", help="recordings with columns id, path, text")
     option("--systems", nargs="+", choices=list(SYSTEMS), default=[name for name in SYSTEMS if name != "learned"])
-    option("--recogniser", default="compact", help="model whose encoder all share (default: %(default)s)")
-    option("--denoiser", help="folder of the denoiser (default: the compact one)")
-    option("--twin", help="folder of the autoregressive twin (default: the compact one)")
+    option("--recogniser", default="tiny", help="model whose encoder all share (default: %(default)s)")
+    option("--denoiser", help="folder of the denoiser, of a recogniser that brings none (default: the compact one)")
+    option("--twin", help="folder of the autoregressive twin, likewise")
+    option("--denoising", nargs="+", metavar="KEY=VALUE", default=[], help="choices of all denoising systems, "
+           "beneath their own (the compact denoiser: threshold=0.5 blank_penalty=0)")  # fmt: skip
     option("--batch", type=int, nargs="+", default=[1, 8], help=f"batch sizes; beyond 1 only {', '.join(BATCHED)}")
     option("--limit", type=int, help="only so many recordings, spread over the table")
     option("--out", type=Path, help="folder for result.json and the hypotheses")
@@ -226,6 +232,7 @@ def main(argv: list[str] | None = None) -> int:
 
     import torch
 
+    from asr.dllm.choices import parse_choices
     from asr.loading import load_recogniser
     from recipes.data.corpora import read_table
 
@@ -234,7 +241,7 @@ def main(argv: list[str] | None = None) -> int:
     recogniser, result = load_recogniser(args.recogniser, "cpu"), {}
     for batch in args.batch:
         names = [name for name in args.systems if batch == 1 or name in BATCHED]
-        systems = make_systems(recogniser, names, args.denoiser, args.twin)
+        systems = make_systems(recogniser, names, args.denoiser, args.twin, parse_choices(args.denoising))
         measured, shared = run(recogniser, recordings, systems, batch)
         ordered = [recordings[i] for i in shared["order"]]
         rows = result[f"batch_{batch}"] = summarise([r.text for r in ordered], measured, shared)
