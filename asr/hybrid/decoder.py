@@ -26,6 +26,7 @@ class DecoderSizes:
     feed_forward: int = 1536
     longest: int = 448  # tokens
     dropout: float = 0.0
+    prompt: int = 0  # tokens that Whisper reads before the start of the text; without them it loses the thread
 
 
 class DecoderLayer(nn.Module):
@@ -47,6 +48,17 @@ class DecoderLayer(nn.Module):
         return x + self.dropout(self.feed_forward(self.out_norm(x)))
 
 
+class PromptedCache(TextCache):
+    """A cache whose first positions are a prompt, which lengths do not count."""
+
+    def __init__(self, prompt: int):
+        super().__init__()
+        self.prompt = prompt
+
+    def crop(self, length: int) -> None:
+        super().crop(length + self.prompt)
+
+
 class TextDecoder(nn.Module):
     """Next-token logits from text so far and speech; the output layer shares the embedding's weights."""
 
@@ -55,6 +67,7 @@ class TextDecoder(nn.Module):
         self.sizes = sizes
         self.embedding = nn.Embedding(sizes.vocabulary, sizes.width)
         self.positions = nn.Parameter(torch.zeros(sizes.longest, sizes.width))
+        self.prompt = nn.Parameter(torch.zeros(sizes.prompt, sizes.width)) if sizes.prompt else None
         self.layers = nn.ModuleList(DecoderLayer(sizes) for _ in range(sizes.layers))
         self.norm = nn.LayerNorm(sizes.width)
         self.output = nn.Linear(sizes.width, sizes.vocabulary, bias=False)
@@ -68,7 +81,10 @@ class TextDecoder(nn.Module):
     @property
     def most_tokens(self) -> int:
         """Tokens that fit behind the start of the text."""
-        return self.sizes.longest - 1
+        return self.sizes.longest - 1 - self.sizes.prompt
+
+    def new_cache(self) -> TextCache:
+        return PromptedCache(self.sizes.prompt)
 
     def remember(self, hidden: Tensor, lengths: Tensor) -> SpeechMemory:
         """The speech cache of encoder output [batch, frames, width] with lengths [batch]."""
@@ -94,19 +110,23 @@ class TextDecoder(nn.Module):
             ValueError: the text would be longer than `longest`.
         """
         before = cache.keys[0].shape[2] if cache.keys else 0
-        count = tokens.shape[1]
+        x = self.embedding(tokens)
+        ahead = 0 if before or self.prompt is None else len(self.prompt)
+        if ahead:
+            x = torch.cat((self.prompt.expand(len(x), -1, -1).to(x.dtype), x), 1)
+        count = x.shape[1]
         if before + count > self.sizes.longest:
             raise ValueError(f"a text of {before + count} tokens; the decoder takes {self.sizes.longest} at most")
         positions = torch.arange(before, before + count, device=tokens.device)
         mask = None
         if count > 1:
             mask = positions[:, None] >= torch.arange(before + count, device=tokens.device)
-        x = (self.embedding(tokens) + self.positions[positions]).to(self.dtype)
+        x = (x + self.positions[positions]).to(self.dtype)
         for number, layer in enumerate(self.layers):
             queries, *own = layer.text.project(layer.text_norm(x))
             x = x + layer.dropout(layer.text.attend(queries, *cache.append(number, *own), mask))
             x = layer.listen(x, speech.keys[number], speech.values[number], speech.valid)
-        return x
+        return x[:, ahead:]
 
     def logits(self, x: Tensor) -> Tensor:
         """Last layer's states [..., width] -> logits [..., vocabulary]."""

@@ -138,12 +138,12 @@ class SlotLayers(nn.Module):
 class SlotCache(TextCache):
     """What a canvas has computed: keys and values of its slots, and the decoder's states of its text."""
 
-    def __init__(self):
+    def __init__(self, decoder: TextCache):
         super().__init__()
         self.active: Tensor | None = None
         self.text: Tensor | None = None  # [batch, tokens + 1] as the decoder has read it
         self.said: Tensor | None = None  # its states
-        self.decoder = TextCache()
+        self.decoder = decoder
 
     def rows(self, index: Tensor) -> None:
         super().rows(index)
@@ -195,7 +195,8 @@ class SlotDenoiser:
         self.decoder, self.top, self.step = decoder, top, step
         self.tokens, self.decode = tokens, {"layout": "time", **(decode or {})}
 
-    new_cache = SlotCache
+    def new_cache(self) -> SlotCache:
+        return SlotCache(self.decoder.new_cache())
 
     def eval(self) -> SlotDenoiser:
         self.decoder.eval()
@@ -240,7 +241,7 @@ class SlotDenoiser:
             places = torch.arange(1, canvas.shape[1] + 1, device=canvas.device) / (canvas.shape[1] + 1)
             times = places * speech.lengths[:, None] / self.step
         sure = torch.zeros_like(times) if sure is None else sure
-        cache = cache or SlotCache()
+        cache = cache or self.new_cache()
         cache.active = active
         x = self._begin(shown, times * self.step, sure, speech, cache)
         places = angles(canvas.shape[1], self.top.head_size, x.device)
@@ -290,7 +291,7 @@ class SlotDenoiser:
         text = shown.new_full((len(shown), count + 1), Tokenizer.end_id)
         text[:, 0] = START
         text.scatter_(1, torch.where(is_token, before + 1, 0), torch.where(is_token, shown, START))
-        text = text[:, : self.decoder.sizes.longest]
+        text = text[:, : self.decoder.most_tokens + 1]
         if cache.text is None:
             cache.said = self.decoder.states(text, speech.memory, cache.decoder)
         else:

@@ -36,11 +36,14 @@ def from_whisper(
     whole = AutoTokenizer.from_pretrained(whisper)
     text, kept = cut_vocabulary(whole.backend_tokenizer.to_str(), sentences, at_least)
     config = source.config
+    prompt = prompt_tokens(config.vocab_size, whole)
     sizes = {"width": config.d_model, "heads": config.encoder_attention_heads, "feed_forward": config.encoder_ffn_dim}
     model = HybridModel.create(
         EncoderSizes(config.num_mel_bins, layers=config.encoder_layers, longest=config.max_source_positions, **sizes),
         branch,
-        DecoderSizes(len(text), layers=config.decoder_layers, longest=config.max_target_positions, **sizes),
+        DecoderSizes(
+            len(text), layers=config.decoder_layers, longest=config.max_target_positions, prompt=len(prompt), **sizes
+        ),
         units,
         text,
     )
@@ -52,9 +55,23 @@ def from_whisper(
     start = embedding[whole.convert_tokens_to_ids("<|notimestamps|>")]
     special = [end, embedding.mean(0), end, start]  # blank (unused), mask, end, null: the last starts the text
     decoder["embedding.weight"] = torch.cat((torch.stack(special), embedding[kept[len(special) :]]))
+    if prompt:
+        decoder["prompt"] = embedding[prompt]
     decoder["output.weight"] = decoder["embedding.weight"]
     model.decoder.load_state_dict(decoder)
     return model
+
+
+def prompt_tokens(vocabulary: int, tokenizer) -> list[int]:
+    """Ids of what Whisper reads before "<|notimestamps|>", with which the text starts (Radford et al. 2022, Fig. 1).
+
+    All attention of the first layers that has nowhere else to go goes there: without these tokens Whisper loops, and
+    training does not make up for it.
+    """
+    multilingual = vocabulary >= 51865
+    names = ["<|startoftranscript|>", *(["<|en|>", "<|transcribe|>"] if multilingual else [])]
+    known = tokenizer.get_vocab()
+    return [known[name] for name in names if name in known]
 
 
 def _encoder(weights: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ import torch
 from asr.dllm.canvas import Canvas, Draft
 from asr.dllm.loop import DenoisingOptions, denoise
 from asr.dllm.slots import slots_in_time
-from asr.hybrid.denoiser import EMPTY, MASK, SlotCache, SlotSizes, next_token
+from asr.hybrid.denoiser import EMPTY, MASK, SlotSizes, next_token
 from asr.hybrid.model import HybridModel
 from asr.hybrid.recogniser import hybrid_recogniser
 from asr.recogniser import DecodeOptions
@@ -88,7 +88,7 @@ def test_padding_changes_nothing(trained, speech):
 
 @torch.inference_mode()
 def test_what_the_decoder_has_read_is_not_read_again_and_says_the_same(trained, speech):
-    model, cache = trained.denoiser, SlotCache()
+    model, cache = trained.denoiser, trained.denoiser.new_cache()
     remembered = model.remember(*speech)
     first = canvases(trained, ["The cat sat on the mat.", "Hello, world!"])
     lengths = []
@@ -109,7 +109,7 @@ def test_what_the_decoder_has_read_is_not_read_again_and_says_the_same(trained, 
 
 @torch.inference_mode()
 def test_active_slots_get_what_they_get_among_all(trained, speech):
-    model, cache, canvas = trained.denoiser, SlotCache(), canvases(trained, ["The cat sat", "Hello"])
+    model, cache, canvas = trained.denoiser, trained.denoiser.new_cache(), canvases(trained, ["The cat sat", "Hello"])
     args = (canvas.tokens, model.remember(*speech), canvas.times, canvas.valid)
     extra = {"guesses": canvas.tokens, "sure": canvas.confidences, "cache": cache}
     everything = model.denoise(*args, **extra)

@@ -3,6 +3,7 @@
 import torch
 
 from asr.hybrid.model import HybridModel
+from asr.hybrid.start import prompt_tokens
 
 
 def hybrid_and_whisper(hybrid_folder, whisper_folder):
@@ -23,16 +24,35 @@ def test_encoder_at_full_length_is_whispers(hybrid_folder, whisper_folder):
 
 
 @torch.inference_mode()
-def test_decoder_gives_whispers_logits_of_the_kept_tokens(hybrid_folder, whisper_folder):
+def test_the_text_starts_behind_whispers_prompt_and_gets_whispers_logits(hybrid_folder, whisper_folder):
     from transformers import AutoTokenizer
 
     model, whisper = hybrid_and_whisper(hybrid_folder, whisper_folder)
     hidden = torch.randn(1, 200, 32)
-    theirs = AutoTokenizer.from_pretrained(whisper_folder)(" The cat sat.", add_special_tokens=False).input_ids
+    whole = AutoTokenizer.from_pretrained(whisper_folder)
+    theirs = whole(" The cat sat.", add_special_tokens=False).input_ids
     ours = model.tokenizer.encode("The cat sat.")
-    logits = model.decoder.denoise(torch.tensor([ours]), model.decoder.remember(hidden, torch.tensor([200])))
-    expected = whisper(encoder_outputs=(hidden,), decoder_input_ids=torch.tensor([theirs])).logits
+    speech = model.decoder.remember(hidden, torch.tensor([200]))
+    logits = model.decoder.denoise(torch.tensor([[model.tokenizer.null_id, *ours]]), speech)
+    prompt = whole.convert_tokens_to_ids(["<|startoftranscript|>", "<|notimestamps|>"])
+    expected = whisper(encoder_outputs=(hidden,), decoder_input_ids=torch.tensor([prompt + theirs])).logits[:, 1:]
     torch.testing.assert_close(logits[..., ours], expected[..., theirs], atol=1e-4, rtol=1e-4)
+
+
+class Spelling:
+    """A tokenizer that knows some names."""
+
+    def __init__(self, *names):
+        self.names = names
+
+    def get_vocab(self):
+        return {name: i for i, name in enumerate(self.names)}
+
+
+def test_a_multilingual_whisper_is_told_to_transcribe_english():
+    whole = Spelling("<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|notimestamps|>")
+    assert prompt_tokens(51864, whole) == [0]  # English models know the names of languages too, and do not use them
+    assert prompt_tokens(51865, whole) == [0, 1, 2]
 
 
 @torch.inference_mode()
@@ -49,12 +69,10 @@ def test_a_result_does_not_depend_on_the_batch(hybrid_folder):
 
 @torch.inference_mode()
 def test_token_by_token_is_all_at_once(hybrid_folder):
-    from asr.dllm.network import TextCache
-
     model = HybridModel.from_pretrained(hybrid_folder).eval()
     speech = model.decoder.remember(torch.randn(2, 50, 32), torch.tensor([50, 31]))
     tokens = torch.randint(4, len(model.tokenizer), (2, 9))
-    cache, parts = TextCache(), []
+    cache, parts = model.decoder.new_cache(), []
     for first, last in ((0, 1), (1, 2), (2, 6), (6, 9)):
         parts.append(model.decoder.extend(tokens[:, first:last], speech, cache))
     torch.testing.assert_close(torch.cat(parts, 1), model.decoder.denoise(tokens, speech), atol=1e-4, rtol=1e-4)
