@@ -16,13 +16,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from asr.text.written import is_plain
 from dlm.corrector import Correction, Hypotheses, texts_of
 from dlm.tags import ENDS, MARKS, tagged, written
 from dlm.writing import WritingModel, collate, mark_before
 
 LONGEST = 250  # words of a window: the encoder has room for twice as many pieces
 WORD = re.compile(r"[^\W_]")
+PRONOUN = re.compile(r"\bI\b")  # some recognisers write it with its capital and nothing else
+MARK = re.compile(r"[.,?!](\s|$)")
 log = logging.getLogger(__name__)
 
 
@@ -112,7 +113,7 @@ class Restorer:
         if 2 * sum(c.isascii() for c in letters) < len(letters):
             log.warning("passed through: the model writes English, not the letters of: %.40s", text)
             return []
-        if not is_plain(text):
+        if MARK.search(text) or not (text.isupper() or PRONOUN.sub("i", text) == text.lower()):
             self._remark_written(text)
             return []
         return text.lower().split()

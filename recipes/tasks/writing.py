@@ -155,7 +155,7 @@ class WritingStart:
 
     def model(self, sentences: list[str]) -> WritingModel:
         folder = self.bert or self.units
-        forms = written_forms(sentences)
+        forms = written_forms(sentences, least=3)
         pieces = frequent_pieces(bert_pieces(folder), sentences, self.pieces)
         if self.bert:
             return WritingModel.from_bert(self.bert, pieces, forms)
@@ -170,7 +170,7 @@ def frequent_pieces(pieces: list[str], sentences: list[str], most: int) -> list[
         words.update(tagged(sentence).words)
     counts: Counter = Counter()
     for word, count in words.items():
-        for number in units._word(word):
+        for number in units.word(word):
             counts[number] += count
     special = {units.padding, units.unknown, units.opening, units.closing}
     letters = {i for i, piece in enumerate(pieces) if len(piece.removeprefix("##")) == 1 and piece.isascii()}

@@ -23,6 +23,10 @@ def test_lines_are_written(restorer):
     assert restorer([]) == ""
 
 
+def test_numbers_and_the_pronoun_are_no_writing(restorer):
+    assert restorer("c I x 3.5 d") == "C i x. 3.5 d."
+
+
 def test_running_text_goes_on_from_part_to_part(restorer):
     assert restorer.write(["a x c", "d  a", "", "x c"]) == ["A x. C", "d a", "", "x. C."]
     assert restorer.write([]) == [] and restorer.write(["", " "]) == ["", " "]
