@@ -100,6 +100,11 @@ def run_ray(job: Job, plan: Plan, work: type[Work]) -> Iterator[dict]:
     try:
         for batch in data.iter_batches(batch_size=None, prefetch_batches=0, batch_format="pyarrow"):
             yield from batch.to_pylist()
+    except ray.exceptions.ActorDiedError as error:  # a worker that could not be made; Ray has its reason as text only
+        kind, _, message = str(error).rstrip().rpartition("\n")[2].partition(": ")
+        if kind not in ("OSError", "ValueError", "ImportError", "FileNotFoundError"):
+            raise
+        raise OSError(message) from None
     finally:
         ray.shutdown()
 
@@ -113,7 +118,7 @@ def _import_ray():
         import ray.data
     except ImportError:
         raise ValueError("several workers need Ray: pip install -e '.[ray]', or workers=1") from None
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # its errors are raised as well
     return ray
 
 
