@@ -29,6 +29,7 @@ from recipes.evaluation.side_by_side import (
     error_rows,
     make_parser,
     real_time,
+    signed,
     span,
     spread,
     table,
@@ -139,7 +140,10 @@ def summarise(references: list[str], seconds: np.ndarray, runs: Runs, against: l
                 threads: {**real_time(heard[label].spent, seconds), "memory_mb": heard[label].peak}
                 for threads, heard in runs.items()
             },
-            "durations": by_duration(said, plain[label], seconds, {t: h[label].spent for t, h in runs.items()}),
+            "durations": by_duration(
+                said, plain[label], seconds, {t: h[label].spent for t, h in runs.items()},
+                {rival: plain[rival] for rival in against if rival != label},
+            ),
             "writing": writing(references, texts[label]),
         }
         for label in texts
@@ -150,16 +154,22 @@ def normalised(texts: list[str], normalise) -> list[str]:
     return [normalise(text) for text in texts]
 
 
-def by_duration(said: list[str], found: list[str], seconds: np.ndarray, spent: dict[int, list[float]]) -> list[dict]:
-    from asr.score import error_counts
+def by_duration(
+    said: list[str], found: list[str], seconds: np.ndarray, spent: dict[int, list[float]], rivals: dict[str, list[str]]
+) -> list[dict]:
+    """WER, speed and the 95 % intervals of the difference to each rival (paired bootstrap) of recordings by length."""
+    from asr.score import error_counts, paired_bootstrap
 
     counts, rows = error_counts(said, found), []
+    others = {rival: error_counts(said, texts) for rival, texts in rivals.items()}
     for low, high in DURATIONS:
         chosen = np.flatnonzero((seconds >= low) & (seconds < high))
         if len(chosen):
             rtf = {t: float(np.array(s)[chosen].sum() / seconds[chosen].sum()) for t, s in spent.items()}
             name = f"{low}-{high} s" if high < 1e9 else f"over {low} s"
-            rows.append({"seconds": name, "count": len(chosen), "wer": counts.select(chosen).rate, "rtf": rtf})
+            own = counts.select(chosen)
+            minus = {rival: paired_bootstrap(other.select(chosen), own)[:2] for rival, other in others.items()}
+            rows.append({"seconds": name, "count": len(chosen), "wer": own.rate, "rtf": rtf, "minus": minus})
     return rows
 
 
@@ -191,6 +201,13 @@ def shown(result: dict[str, dict]) -> str:
         for label, values in result.items()
     ]
     parts.append(table(heads, rows))
+    if any(values["minus"] for values in result.values()):
+        rows = [
+            [f"{label} minus {rival}", *(signed(row["minus"][rival]) for row in values["durations"])]
+            for label, values in result.items()
+            for rival in values["minus"]
+        ]
+        parts.append(table(["by duration, difference of WER (95 %, paired bootstrap)", *heads[1:]], rows))
     if first["writing"]:
         rows = []
         for label, values in result.items():
