@@ -213,7 +213,8 @@ def shown(result: dict[str, dict]) -> str:
         for label, values in result.items():
             shares = [values["writing"]["capitalised"], *values["writing"]["f1"].values()]
             rows.append([label, *("-" if share is None else f"{share:.1%}" for share in shares)])
-        parts.append(table(("writing", "sentence starts capitalised", "F1 of .", "of ,", "of ?"), rows))
+        kinds = [f"F1 of {kind}" for kind in first["writing"]["f1"]]
+        parts.append(table(("writing", "sentence starts capitalised", *kinds), rows))
     return "\n\n".join(parts)
 
 

@@ -10,7 +10,7 @@ import soundfile
 
 from recipes import benchmark
 from recipes.benchmarks import asr_peers
-from recipes.benchmarks.asr_peers import Heard, Noisy, summarise
+from recipes.benchmarks.asr_peers import Heard, Noisy, shown, summarise
 from recipes.evaluation.recognisers import Choice
 
 
@@ -121,6 +121,11 @@ def test_summary_against_a_count_by_hand():
     assert bad["durations"][0] == short and not good["durations"][0]["minus"]
     assert bad["minus"]["good"][0] > 0 and not good["minus"]
     assert good["writing"]["capitalised"] == 1 and bad["writing"]["capitalised"] == 0
+    lines = shown(found).splitlines()
+    differences = next(line for line in lines if line.startswith("bad minus good"))
+    assert "+50.00% to +50.00%" in differences
+    heads = next(line for line in lines if line.startswith("writing"))
+    assert all(f"F1 of {kind}" in heads for kind in good["writing"]["f1"])
 
 
 def test_whisper_of_transformers(tmp_path):
