@@ -94,5 +94,14 @@ def main(argv: list[str] | None = None) -> int:
     return int(summary["errors"] > 0)
 
 
+def leave(code: int) -> None:
+    """End the process. Where a node was lost, a thread of Ray may abort it while the interpreter shuts down."""
+    if "ray" in sys.modules:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())
