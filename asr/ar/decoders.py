@@ -93,7 +93,7 @@ class BiasedTwin:
     def _written(self, heard: Listened) -> Decoded:
         speech = self.twin.remember(heard.hidden, heard.lengths)
         advice = HotwordAdvice(self.hotwords, marks_of(self.twin).end)
-        found, passes = search_tokens(self.twin, speech, self.vocabulary.decode, advice, self.beam_size)
+        found, passes = search_tokens(self.twin, speech, self.vocabulary.decode, advice, self.beam_size, True)
         sure = [math.exp(score) for score in found[0].token_scores]
         counts = torch.tensor([passes]), torch.tensor([passes * self.beam_size])
         return Decoded([found[0].tokens], [sure], *counts)

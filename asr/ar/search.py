@@ -39,12 +39,21 @@ class FusionOptions:
 
 @torch.inference_mode()
 def search_tokens(
-    model: Writes, speech: object, decode: Callable[[list[int]], str], advise: Adviser, beam_size: int
+    model: Writes,
+    speech: object,
+    decode: Callable[[list[int]], str],
+    advise: Adviser,
+    beam_size: int,
+    normalised: bool = False,
 ) -> tuple[list[Hypothesis], int]:
     """Texts of one utterance, best first, at most `beam_size`, and the passes of the model that they took.
 
     Each step computes one token of every text in the beam. The search ends when `beam_size` texts have ended or at
     the most tokens that the speech can hold. `token_scores` are the model's own.
+
+    A sum of log-probabilities prefers texts that leave out the rest. With an adviser that pays for every token this
+    is balanced; otherwise `normalised` divides by the length (Wu et al. 2016, arXiv 1609.08144, Sec. 7) and lets a
+    text end only where its end is the most probable token.
     """
     cache, marks = new_cache(model), marks_of(model)
     limit = min(longest(int(speech.frames[0])), model.most_tokens)
@@ -59,12 +68,18 @@ def search_tokens(
         passes += 1
         written = logits.log_softmax(-1)
         total = scores[:, None] + written + advise(texts)
-        ended += zip(total[:, marks.end].tolist(), texts, own, strict=True)
+        length = passes if normalised else 1
+        if normalised:
+            total[total.argmax(-1) != marks.end, marks.end] = -torch.inf
+        ended += zip((total[:, marks.end] / length).tolist(), texts, own, strict=True)
         ended = sorted(ended, reverse=True)[:beam_size]
         total[:, marks.end] = -torch.inf
         scores, chosen = total.flatten().topk(min(beam_size, total.numel()))
-        alive = scores > (ended[-1][0] if len(ended) == beam_size else -torch.inf)
+        rival = ended[0][0] if normalised else ended[-1][0] if len(ended) == beam_size else -torch.inf
+        alive = scores / length > rival
         if passes > limit or not alive.any():
+            if ended[0][0] == -torch.inf:  # the model never came to an end
+                ended = [(float(scores[0]), texts[0], own[0])]
             return [Hypothesis(list(text), decode(list(text)), s, list(sure)) for s, text, sure in ended], passes
         scores, chosen = scores[alive], chosen[alive]
         rows, tokens = chosen // total.shape[1], chosen % total.shape[1]

@@ -257,3 +257,15 @@ def test_twin_steps_give_the_logits_of_the_whole_text():
     cache = TextCache()
     steps = torch.cat([model.extend(tokens[:, i : i + 1], speech, cache) for i in range(8)], dim=1)
     torch.testing.assert_close(model.denoise(tokens, speech), steps, rtol=1e-4, atol=1e-4)
+
+
+def test_a_normalised_search_ends_where_the_model_ends():
+    """Without an adviser and with one text it is greedy decoding."""
+    for seed in range(3):
+        torch.manual_seed(seed)
+        model = make_decoder(causal=True, sharpness=2.0)
+        speech = make_speech(model, [25])
+        advise = lambda texts: torch.zeros(len(texts), VOCABULARY)  # noqa: E731
+        found, passes = search_tokens(model, speech, Letters().decode, advise, 1, normalised=True)
+        greedy = decode_greedily(model, speech)
+        assert found[0].tokens == greedy.tokens[0] and passes <= int(greedy.passes[0]) + 1
