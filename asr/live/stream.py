@@ -25,6 +25,7 @@ PAUSE = 0.7  # seconds; a longer one ends a segment
 HEARD = 5.0  # seconds of a segment that are heard again in any case
 BREAK = 0.25  # seconds between words at which a segment may be cut in the middle of a sentence, if it must
 
+CONTEXT = 4  # words by which two recognitions are laid on each other
 SENTENCE_ENDS = (".", "?", "!")
 
 Recognise = Callable[[list[SpeechSegment]], list[Segment]]  # a batch, as `asr.Transcriber.recognise` takes it
@@ -179,8 +180,21 @@ def _words(heard: Segment) -> list[Word]:
 
 
 def _beyond(settled: list[Word], words: list[Word]) -> list[Word]:
-    """The words that were said after the settled ones."""
-    return [word for word in words if _middle(word) > settled[-1].end] if settled else words
+    """The words that were said after the settled ones.
+
+    By their times; but these move between two recognitions, and a word would be lost or come twice. So what stands
+    before the split should be the last settled words: near by one word is enough, farther away two must agree.
+    """
+    if not settled:
+        return words
+    by_time = next((i for i, word in enumerate(words) if _middle(word) > settled[-1].end), len(words))
+
+    def agreement(split: int) -> int:
+        return _agreeing(words[max(0, split - CONTEXT) : split][::-1], settled[-CONTEXT:][::-1])
+
+    near = range(max(0, by_time - CONTEXT), min(len(words), by_time + CONTEXT) + 1)
+    near = [split for split in near if agreement(split) >= min(2, abs(split - by_time))]
+    return words[max(near, key=lambda split: (agreement(split), -abs(split - by_time))) :]
 
 
 def _agreeing(words: list[Word], others: list[Word]) -> int:

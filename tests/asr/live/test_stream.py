@@ -7,6 +7,7 @@ import pytest
 
 from asr.audio.segment import Segmenter
 from asr.live import LiveTranscriber
+from asr.live.stream import _beyond
 from asr.output.transcript import Segment, Word
 
 RATE, WORD = 16_000, 0.5
@@ -129,6 +130,25 @@ def test_a_settled_sentence_is_not_heard_again(sound, energy_detector):
     assert final.segment.text == "two three four five. " * 9 + "two three four five."
     assert final.segment.start == 0 and round(final.segment.words[-1].start, 1) == 19.5
     assert max(length for batch in heard.batches for length in batch) < 8
+
+
+@pytest.mark.parametrize(
+    ("settled", "heard", "shift", "new"),
+    [
+        ("wipe the dry", "wipe the dry and", 0.4, "and"),  # heard later than before, the last word would come twice
+        ("wipe the dry", "wipe the dry and", -0.4, "and"),  # earlier: the new word would be lost
+        ("it is very", "it is very very good", 0.0, "very good"),
+        ("it is very", "it is very very good", 0.4, "very good"),
+        ("upon the bells", "upon the bells on horses", 1.4, "on horses"),
+        ("one", "other words", 5.0, "other words"),
+        ("", "one", 0.0, "one"),
+    ],
+)
+def test_what_is_new_is_told_by_words_and_times(settled, heard, shift, new):
+    def words(text, shift=0.0):
+        return [Word(t, 0.5 * i + shift, 0.5 * i + 0.5 + shift, 1.0) for i, t in enumerate(text.split())]
+
+    assert " ".join(word.text for word in _beyond(words(settled), words(heard, shift))) == new
 
 
 def test_silence_says_nothing(live, make_silence):
