@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from asr.audio.errors import AudioError
 from asr.audio.io import SAMPLING_RATE, stream
 
 if TYPE_CHECKING:
-    from asr.recogniser import SpeechRecogniser
+    from asr.recogniser import Recogniser, SpeechRecogniser
     from asr.transcriber import Transcriber
 
 LONGEST = 10.0  # seconds of speech that are shown
@@ -38,9 +39,17 @@ LEGEND = ('<p class="canvas canvas-legend"><span class="draft">kept from the dra
           '<span class="empty">_</span> empty slot</p>')  # fmt: skip
 
 
-def is_possible(recogniser: object) -> bool:
-    """Whether the recogniser has a denoising decoder."""
-    return "dllm" in getattr(recogniser, "makers", ())
+@lru_cache(maxsize=1)
+def with_denoiser(recogniser: Recogniser) -> SpeechRecogniser:
+    """The recogniser itself if it has a denoising decoder, else the compact one that ships, which has."""
+    from asr.loading import load_recogniser
+    from asr.recogniser import DecodeOptions
+
+    try:
+        recogniser.prepare(DecodeOptions("dllm", denoising=PAPER))
+        return recogniser
+    except ValueError:
+        return load_recogniser("compact", "cpu")
 
 
 def first_speech(source: Path, transcriber: Transcriber) -> np.ndarray:

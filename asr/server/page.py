@@ -61,9 +61,8 @@ class _Page:
             if self.services.enhancing:
                 with gr.Tab("Enhance"):
                     self._enhance_tab()
-            if canvas_view.is_possible(self.services.transcriber.recogniser):
-                with gr.Tab("Denoising decoder"):
-                    self._canvas_tab()
+            with gr.Tab("Denoising decoder"):
+                self._canvas_tab()
         return page
 
     def _transcribe_tab(self) -> None:
@@ -138,7 +137,8 @@ class _Page:
         with _told_to_the_user(), self.services.admission.enter():
             source = _chosen(path)
             wave = await asyncio.to_thread(canvas_view.first_speech, source, self.services.transcriber)
-            recogniser = self.services.transcriber.recogniser
+            own = self.services.transcriber.recogniser
+            recogniser = await asyncio.to_thread(canvas_view.with_denoiser, own)
             work = self.services.worker.call(lambda: canvas_view.denoised(recogniser, wave))
             rows = canvas_view.rows(await asyncio.wrap_future(work), recogniser.vocabulary)
             for count in range(1, len(rows) + 1):
