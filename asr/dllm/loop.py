@@ -117,7 +117,7 @@ class Denoised:
         confidences: of each token, from the pass (or the draft) that settled it.
         passes: [batch] denoiser passes each utterance took part in.
         token_forwards: [batch] positions computed in all, per utterance.
-        start: [batch, n] the canvas before the first pass.
+        start: [batch, n] the canvas before the first pass, open slots with their guesses where it has any.
         trace: what happened, if asked for.
         nbest: hypotheses of each utterance, where a search has made several.
         special: ids of the canvas.
@@ -302,7 +302,8 @@ class _Loop:
             kept = _until_end(list(zip(row, sure, valid, strict=True)), self.special)
             tokens.append([token for token, _ in kept])
             confidences.append([confidence for _, confidence in kept])
-        start, special = self.canvas.tokens, self.special
+        start = self.canvas.tokens if self.canvas.guesses is None else self.canvas.guesses
+        special = self.special
         return Denoised(tokens, confidences, self.passes, self.token_forwards, start, steps, special=special)
 
 
