@@ -107,6 +107,15 @@ class Guarded:
     def vocabulary(self) -> Vocabulary:
         return self.decoder.vocabulary
 
+    @property
+    def keep_trace(self) -> bool:
+        """Whether a denoiser behind the guard keeps its passes, for the view of the canvas."""
+        return self.decoder.keep_trace
+
+    @keep_trace.setter
+    def keep_trace(self, wanted: bool) -> None:
+        self.decoder.keep_trace = wanted
+
     def __call__(self, heard: Listened) -> Decoded:
         written = self.decoder(heard)
         for i, frames in enumerate(heard.posteriors):

@@ -150,5 +150,9 @@ def test_a_recogniser_with_a_denoiser_decodes_with_it(trained, tmp_path, compute
     for choices in ({}, {"guesses": False}, {"layout": "order"}, {"prior": "none", "length": 12}):
         found = recogniser.transcribe_batch(waves, DecodeOptions("dllm", denoising=choices))
         assert len(found) == 2
+    seen = []
+    recogniser.on_denoised = seen.append
+    recogniser.transcribe_batch(waves, DecodeOptions("dllm"))
+    assert seen[0].trace  # the view of the canvas gets the passes through the guard
     with pytest.raises(ValueError, match="elastic"):
         recogniser.transcribe_batch(waves, DecodeOptions("dllm", denoising={"elastic": 0.9}))

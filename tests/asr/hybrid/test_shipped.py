@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from asr.audio.segment import Segmenter
+from asr.recogniser import DecodeOptions
 from asr.transcriber import Transcriber
 
 RATE, SECONDS = 16_000, 8
@@ -42,6 +43,15 @@ def test_nothing_is_written_where_nobody_speaks(transcriber, name):
     assert everything(wave, RATE).text == ""
 
 
+def test_the_denoiser_mends_its_draft_and_writes_nothing_where_nobody_speaks(transcriber):
+    denoising = Transcriber(transcriber.recogniser, options=DecodeOptions("dllm"))
+    assert denoising("asr/sample.flac").text.startswith("The young men and women were determined to secure an education")
+    unsegmented = Segmenter(onset=0.0)  # without the speech detector
+    everything = Transcriber(transcriber.recogniser, segmenter=unsegmented, options=DecodeOptions("dllm"))
+    for name in ("silence", "white", "hum", "music"):
+        assert everything(sounds()[name], RATE).text == ""
+
+
 def test_the_sample_is_written_with_case_and_punctuation(transcriber):
     result = transcriber("asr/sample.flac")
     assert result.text.startswith("The young men and women were determined to secure an education at any cost")
@@ -59,7 +69,5 @@ def test_speech_that_breaks_off_does_not_repeat_itself(transcriber):
 
 @pytest.mark.parametrize("decoder", ["greedy", "beam", "dllm", "ar"])
 def test_the_compact_model_still_has_its_decoders(decoder):
-    from asr.recogniser import DecodeOptions
-
     compact = Transcriber.from_pretrained("compact", "cpu", options=DecodeOptions(decoder, word_timestamps=False))
     assert compact("asr/sample.flac").text.startswith("the young")
