@@ -56,7 +56,7 @@ class Timeline:
         if self.held:
             expected = self.held[-1].time + self._length(self.held[-1:])
             time = expected if frame.time is None else frame.time
-            if abs(time - expected) <= JITTER:
+            if expected - RESTART < time <= expected + JITTER:  # a little back: frames without a time came before it
                 self.held.append(Frame(frame.samples, time, frame.damaged))
                 if self._length(self.held) >= PROOF:
                     yield from self.release(True)

@@ -331,6 +331,11 @@ def test_one_false_time_moves_nothing():
         assert gaps == []
 
 
+def test_a_late_start_is_believed_although_frames_without_times_overlap():
+    wave, gaps = placed(frames_at(1.5, None, None, *[1.6 + i / 10 for i in range(20)]))
+    assert gaps[0] == (0, 1.5, False) and not wave[:150].any() and wave[150] == 1
+
+
 def test_a_clock_that_is_set_back_goes_on():
     wave, gaps = placed(frames_at(*[i / 10 for i in range(30)], *[i / 10 for i in range(30)]))
     assert len(wave) == 600 and gaps == []
