@@ -23,7 +23,7 @@ UNTIMED = frozenset({"mp3", "aac", "ac3", "eac3", "dts", "loas", "amr", "gsm", "
 # Containers whose header tells how long the sound is.
 TELLING = frozenset({"flac", "wv", "tta", "ape", "aiff", "au", "caf", "mov", "matroska", "flv"})
 # Containers whose times count from zero; others start anywhere.
-ZERO_BASED = frozenset({"mov", "matroska", "wv"})
+ZERO_BASED = frozenset({"mov", "matroska", "wv", "flac"})
 LATEST_START = 600.0  # seconds; later times are those of a longer stream that this was cut out of
 GAPLESS = frozenset({"ogg", "flac", "wv", "tta", "ape", "asf"})  # a gap can only come of damage
 SEQUENTIAL = frozenset({"matroska", "flv"})  # packets follow each other in the file
@@ -143,6 +143,8 @@ class Part:
             return None
         if self.format in ("aiff", "caf") and self.codec.startswith("pcm") and stream.frames:
             return stream.frames / stream.codec_context.sample_rate
+        if stream.duration and self.format == "flac":  # counts from zero, wherever the first good frame is
+            return float(stream.duration * stream.time_base) - self.origin
         if stream.duration:
             return float((stream.duration + (stream.start_time or 0)) * stream.time_base) - self.origin
         return self.container.duration / av.time_base if self.container.duration else None

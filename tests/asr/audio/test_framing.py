@@ -113,3 +113,11 @@ def test_a_first_page_with_a_damaged_header():
     data[first + 9 : first + 4105] = np.random.default_rng(0).bytes(4096)
     windows, worst, report = heard(bytes(data))
     assert worst <= 0.3 and report.missing[0].start == 0
+
+
+def test_a_flac_whose_start_is_damaged():
+    data = encoded(scale(SECONDS), "flac")
+    start = len(data) // 60
+    windows, worst, report = heard(data[:start] + bytes(len(data) // 8) + data[start + len(data) // 8 :])
+    assert report.missing[0].start < 0.5 and report.missing[0].end == pytest.approx(1.4, abs=0.3)
+    assert len(report.missing) == 1 and worst <= 0.3 and windows >= 36
