@@ -118,6 +118,25 @@ def hybrid(task: DictConfig) -> nn.Module:
     return model
 
 
+def slot_denoiser(task: DictConfig) -> nn.Module:
+    """The hybrid recogniser with slot layers on its decoder, which alone are trained."""
+    from asr.hybrid.branch import BranchSizes
+    from asr.hybrid.decoder import DecoderSizes
+    from asr.hybrid.encoder import EncoderSizes
+    from asr.hybrid.model import HybridModel
+    from asr.text.tokenizer import Tokenizer
+
+    width, heads, layers = whisper_sizes(task.recogniser)
+    same = {"width": width, "heads": heads, "layers": layers, "feed_forward": 4 * width}
+    units = Tokenizer(units_of("units512.json"))
+    branch = BranchSizes(units=len(units))
+    model = HybridModel.create(EncoderSizes(**same), branch, DecoderSizes(KEPT_TOKENS, **same), units, units)
+    model = model.with_slots(build(task.slots))
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.startswith("slots."))
+    return model
+
+
 def whisper_sizes(name: str) -> tuple[int, int, int]:
     """Width, heads and layers of a Whisper or of a hybrid folder.
 
@@ -181,6 +200,7 @@ MODELS = {
     "TwinTask": denoiser,
     "EnhanceTask": enhancer,
     "HybridTask": hybrid,
+    "SlotDenoiserTask": slot_denoiser,
     "CorrectionTask": correction,
     "WritingTask": writing,
     "LargeDenoiserTask": large,

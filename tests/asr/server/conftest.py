@@ -114,6 +114,9 @@ class Server:
         return [str(path) for path in self.parent.glob("dspeech-serve-*/request-*")]
 
 
+COMPUTE_TYPE = "float32"  # each process would choose what is fastest just then, and texts differ between types
+
+
 def start_server(parent: Path, *options: str, key: str | None = KEY) -> Server:
     """A server on a free port, once it listens."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"} | ({"DSPEECH_API_KEY": key} if key else {})
@@ -137,7 +140,7 @@ def stop_server(server: Server) -> int:
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
     """The real thing."""
-    running = start_server(tmp_path_factory.mktemp("server"), "--no_page")
+    running = start_server(tmp_path_factory.mktemp("server"), "--no_page", "--compute_type", COMPUTE_TYPE)
     yield running
     assert stop_server(running) == 130
     assert not list(running.parent.iterdir()), "a server that ends leaves nothing"
@@ -175,7 +178,7 @@ def transcriber():
     """The recogniser of the server, in this process."""
     from asr import Transcriber
 
-    return Transcriber.from_pretrained()
+    return Transcriber.from_pretrained(compute_type=COMPUTE_TYPE)
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ from recipes.training.build import CONFIG_FOLDER, compose, trainer_of
 
 TINY_ENCODER = {"width": 32, "heads": 2, "layers": [1, 1, 1], "feed_forward": 64, "front_channels": 4}
 TINY_DECODER = {"width": 32, "heads": 2, "layers": 1, "feed_forward": 64}
-ELSEWHERE = ("l3se_", "dlm_", "lm_compact")
+ELSEWHERE = ("l3se_", "dlm_", "lm_compact", "writing")
 NAMES = sorted(path.stem for path in Path(CONFIG_FOLDER, "experiment").glob("*.yaml"))
 EXPERIMENTS = [(name, ()) for name in NAMES if not name.startswith(ELSEWHERE)]
 EXPERIMENTS += [("dllm_asr_large", ("model=dllm_asr_modernbert",)), ("adaptcrn_compact", ("data=enhance_mixed",))]
