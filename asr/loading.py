@@ -36,7 +36,7 @@ def load_recogniser(
     """
     device = default_device() if device == "auto" else device
     recogniser = _load(shipped(name), device, compute_type)
-    recogniser.loaded_by = partial(load_recogniser, name, device, compute_type)
+    recogniser.loaded_by = partial(load_recogniser, name, device, recogniser.compute_type or compute_type)
     return recogniser
 
 

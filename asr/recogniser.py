@@ -117,8 +117,12 @@ class Recogniser(Protocol):
 
 
 class Reloadable:
-    """A recogniser that goes to another process as the call that loaded it, and reads its weights there anew."""
+    """A recogniser that goes to another process as the call that loaded it, and reads its weights there anew.
 
+    There it computes as here, also where the number format was chosen by trying.
+    """
+
+    compute_type: str | None = None
     loaded_by: partial | None = None
 
     def __reduce__(self):

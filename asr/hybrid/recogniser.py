@@ -164,6 +164,7 @@ def hybrid_recogniser(name: str | Path, device: str = "cpu", compute_type: str =
         default_decoder=model.writes_with,
         languages=("en",),
     )
+    recogniser.compute_type = model.compute_type
     own = OWN if model.slots is None else ("dllm", *OWN)
 
     def make(kind: str, options: DecodeOptions) -> TextDecoder:

@@ -321,3 +321,9 @@ def test_a_used_transcriber_goes_to_another_process(tmp_path):
     expected = used(sample)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         assert pool.submit(used, sample).result(300) == expected
+        there = pool.submit(_compute_type, used).result(300)
+    assert there == used.recogniser.compute_type != "auto"
+
+
+def _compute_type(transcriber) -> str:
+    return transcriber.recogniser.compute_type
