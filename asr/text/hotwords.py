@@ -18,7 +18,7 @@ import numpy as np
 from asr.text.tokenizer import Tokenizer
 
 ROOT = 0
-STRENGTH = {"ar": 3.0, "beam": 2.0}  # nats a token, by decoder
+STRENGTH = {"ar": 2.0, "beam": 2.0}  # nats a token, by decoder
 
 
 class Hotwords:
