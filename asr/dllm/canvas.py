@@ -115,6 +115,8 @@ class CanvasOptions:
     def __post_init__(self):
         if self.layout not in LAYOUTS:
             raise ValueError(f"layout is {self.layout!r}; choose one of {', '.join(LAYOUTS)}")
+        if self.layout == "time" and not self.slots:
+            raise ValueError("layout is 'time' and slots is False; in time some slots stay empty: choose layout=order")
         if self.hop <= 0:
             raise ValueError(f"hop is {self.hop} frames; it must be above 0")
         if self.threshold < 0:

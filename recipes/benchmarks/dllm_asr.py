@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from asr.console.program import program
+from asr.console.program import complain, program, reason
 from recipes.evaluation.side_by_side import (
     error_rows,
     make_parser,
@@ -33,7 +33,8 @@ from recipes.evaluation.word_changes import fixed_and_broken
 
 FULL = "dllm"
 PAPER = {"search": "none", "max_passes": 3}  # the paper's loop; what else there is to choose, the model brings
-MASK_CTC = {"search": "none", "threshold": 0.9, "blank_penalty": 0.0, "slots": False, "slack": 0.0, "slack_least": 0}
+NO_SLOTS = {"slots": False, "layout": "order"}  # slots in time are empty ones
+MASK_CTC = {"search": "none", "threshold": 0.9, "blank_penalty": 0.0, "slack": 0.0, "slack_least": 0, **NO_SLOTS}
 SYSTEMS: dict[str, dict] = {
     "ctc": {},
     "beam": {},
@@ -53,7 +54,7 @@ SYSTEMS: dict[str, dict] = {
     "no_prior_no_pruning": {**PAPER, "prior": "none", "pruning": "none"},
     "no_early_exit": {**PAPER, "early_exit": False},
     "no_cache": {**PAPER, "speech_cache": False, "early_exit": False},
-    "no_slots": {**PAPER, "slots": False},
+    "no_slots": {**PAPER, **NO_SLOTS},
     "no_guesses": {**PAPER, "guesses": False},
     "slots_in_order": {**PAPER, "layout": "order"},
     "slots_in_time": {**PAPER, "layout": "time"},
@@ -82,9 +83,30 @@ class Measured:
 
 
 def make_systems(
-    recogniser, names: list[str], denoiser: str | None, twin: str | None, choices: dict | None = None
+    recogniser, names: list[str] | None, denoiser: str | None, twin: str | None, choices: dict | None = None
 ) -> dict[str, Callable]:
-    """Functions (heard, references) -> texts, and passes and token-forwards of each utterance where there are any."""
+    """Functions (heard, references) -> texts, and passes and token-forwards of each utterance where there are any.
+
+    Args:
+        names: of `SYSTEMS`; None takes all that the model can do and says which it cannot.
+
+    Raises:
+        ValueError: a named system is none that the model can do.
+    """
+    systems, refused = {}, []
+    for name in names or SYSTEMS:
+        try:
+            systems[name] = _system(recogniser, name, denoiser, twin, choices or {})
+        except ValueError as error:
+            if names:
+                raise ValueError(f"system {name}: {error}") from None
+            refused.append(f"{name} ({reason(error)})")
+    if refused:
+        complain("left out, since this model cannot: " + "; ".join(refused))
+    return systems
+
+
+def _system(recogniser, name: str, denoiser: str | None, twin: str | None, choices: dict) -> Callable:
     from asr.ctc.beam import best_path, prefix_beam
     from asr.decoders import DECODERS
     from asr.recogniser import DecodeOptions
@@ -96,35 +118,35 @@ def make_systems(
         found = (prefix_beam(f, recogniser.tokenizer, recogniser.beam, recogniser.lm)[0] for f in heard.posteriors)
         return [hypothesis.text for hypothesis in found], None
 
-    def decoded(decoder):
-        def run(heard, references):
-            result = decoder(heard)
-            return [decoder.vocabulary.decode(row) for row in result.tokens], result
+    if name in ("ctc", "beam"):
+        return {"ctc": ctc, "beam": beam}[name]
+    kind = name if name in DECODERS else "dllm"
+    model, own = (denoiser, {**choices, **SYSTEMS[name]}) if kind == "dllm" else (twin, {})
+    decoder = recogniser.decoder(kind, DecodeOptions(kind, decoder_model=model, denoising=own))
 
-        return run
+    def decoded(heard, references):
+        result = decoder(heard)
+        return [decoder.vocabulary.decode(row) for row in result.tokens], result
 
-    def oracle(decoder):
-        from asr.dllm.canvas import Canvas
-        from asr.dllm.loop import MASK
+    return _oracle(decoder, decoded) if name == "oracle_length" else decoded
 
-        inner, run = getattr(decoder, "decoder", decoder), decoded(decoder)
 
-        def with_lengths(heard, references):
-            lengths = [len(decoder.vocabulary.encode(text)) + 1 for text in references]
-            inner.canvas = lambda drafts, batch: Canvas.empty(lengths, MASK)
-            return run(heard, references)
+def _oracle(decoder, decoded: Callable) -> Callable:
+    """The same from canvases of masks that are as long as the references."""
+    from asr.dllm.canvas import Canvas
+    from asr.dllm.loop import MASK
 
-        return with_lengths
+    inner = getattr(decoder, "decoder", decoder)
 
-    systems = {"ctc": ctc, "beam": beam}
-    for name in names:
-        if name in systems:
-            continue
-        kind = name if name in DECODERS else "dllm"
-        model, own = (denoiser, {**(choices or {}), **SYSTEMS[name]}) if kind == "dllm" else (twin, {})
-        decoder = recogniser.decoder(kind, DecodeOptions(kind, decoder_model=model, denoising=own))
-        systems[name] = oracle(decoder) if name == "oracle_length" else decoded(decoder)
-    return {name: systems[name] for name in names}
+    def with_lengths(heard, references):
+        lengths = [len(decoder.vocabulary.encode(text)) + 1 for text in references]
+        inner.canvas = lambda drafts, batch: Canvas.empty(lengths, MASK)
+        try:
+            return decoded(heard, references)
+        finally:
+            del inner.canvas  # "no_prior" shares the decoder
+
+    return with_lengths
 
 
 def run(recogniser, recordings: list, systems: dict[str, Callable], batch: int) -> tuple[dict[str, Measured], dict]:
@@ -219,7 +241,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = make_parser("dllm_asr", __doc__)
     option = parser.add_argument
     option("table", help="recordings with columns id, path, text")
-    option("--systems", nargs="+", choices=list(SYSTEMS), default=[name for name in SYSTEMS if name != "learned"])
+    option("--systems", nargs="+", choices=list(SYSTEMS), help="default: all that the model can do")
     option("--recogniser", default="tiny", help="model whose encoder all share (default: %(default)s)")
     option("--denoiser", help="folder of the denoiser, of a recogniser that brings none (default: the compact one)")
     option("--twin", help="folder of the autoregressive twin, likewise")
@@ -238,11 +260,15 @@ def main(argv: list[str] | None = None) -> int:
 
     torch.set_num_threads(1)
     recordings = spread(read_table(args.table), args.limit)
-    recogniser, result = load_recogniser(args.recogniser, "cpu"), {}
+    try:
+        choices = parse_choices(args.denoising)
+        recogniser, result = load_recogniser(args.recogniser, "cpu"), {}
+        systems = make_systems(recogniser, args.systems, args.denoiser, args.twin, choices)
+    except ValueError as error:
+        parser.error(reason(error))
     for batch in args.batch:
-        names = [name for name in args.systems if batch == 1 or name in BATCHED]
-        systems = make_systems(recogniser, names, args.denoiser, args.twin, parse_choices(args.denoising))
-        measured, shared = run(recogniser, recordings, systems, batch)
+        chosen = {name: system for name, system in systems.items() if batch == 1 or name in BATCHED}
+        measured, shared = run(recogniser, recordings, chosen, batch)
         ordered = [recordings[i] for i in shared["order"]]
         rows = result[f"batch_{batch}"] = summarise([r.text for r in ordered], measured, shared)
         print(f"\nbatch {batch}, {len(recordings)} recordings")

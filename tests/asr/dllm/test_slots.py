@@ -87,6 +87,8 @@ def test_bad_layouts_are_refused():
         CanvasOptions(layout="circle")
     with pytest.raises(ValueError, match="hop is 0"):
         CanvasOptions(hop=0)
+    with pytest.raises(ValueError, match="layout is 'time' and slots is False"):
+        CanvasOptions(layout="time", slots=False)
 
 
 class Recorder:

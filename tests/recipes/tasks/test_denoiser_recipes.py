@@ -2,12 +2,14 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
 
+import asr
 from asr.audio.augment import seeded
 from asr.dllm.network import DenoiserConfig
 from recipes.data.speech_data import Share, SpeechData
@@ -96,6 +98,27 @@ def test_filter_and_benchmark(stores, tiny_ctc_model, tiny_denoiser, tmp_path, c
         result["batch_1"]["ar"]["wer"]
     )
     assert "oracle_length" in capsys.readouterr().out
+
+
+def test_benchmark_of_the_default_model_leaves_out_what_it_cannot(tmp_path, capsys):
+    from asr.loading import load_recogniser
+    from recipes.benchmarks import dllm_asr
+
+    made = dllm_asr.make_systems(load_recogniser("tiny", "cpu"), None, None, None)
+    refused = {"fused", "elastic", "learned", "dllm_ngram"}
+    assert set(made) == set(dllm_asr.SYSTEMS) - refused
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1 and all(f"{name} (" in line for name in refused)
+
+    sample = Path(asr.__file__).parent / "sample.flac"
+    (tmp_path / "table.tsv").write_text(f"id\tpath\ttext\n1\t{sample}\tThe young men and women were determined.\n")
+    arguments = [str(tmp_path / "table.tsv"), "--batch", "1", "--systems"]
+    systems = ["ctc", "mask_ctc_1", "mask_ctc_5", "no_slots", "oracle_length", "no_prior"]
+    assert dllm_asr.main([*arguments, *systems, "--out", str(tmp_path)]) == 0
+    assert set(json.loads((tmp_path / "result.json").read_text())["batch_1"]) == set(systems)
+    with pytest.raises(SystemExit):
+        dllm_asr.main([*arguments, "ctc", "fused"])
+    assert "error: system fused: decoder 'fused'" in capsys.readouterr().err
 
 
 def test_operating_point_keeps_the_errors_rare():
