@@ -59,9 +59,9 @@ class DenoiserConfig:
     corrects: bool = True
 
 
-def rotary(positions: Tensor, size: int) -> tuple[Tensor, Tensor]:
+def rotary(positions: Tensor, size: int, base: float = 10_000.0) -> tuple[Tensor, Tensor]:
     """Cosine and sine [..., 1, n, size / 2] for real positions [..., n]; the 1 stands for the heads."""
-    frequencies = 10000.0 ** (-torch.arange(0, size, 2, device=positions.device) / size)
+    frequencies = base ** (-torch.arange(0, size, 2, device=positions.device) / size)
     angles = positions.float().unsqueeze(-2).unsqueeze(-1) * frequencies
     return angles.cos(), angles.sin()
 

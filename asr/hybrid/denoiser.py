@@ -14,14 +14,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from asr.ctc.encoder import rotate
 from asr.dllm.caches import SpeechMemory, TextCache
+from asr.dllm.network import at_frames, rotary
 from asr.hybrid.decoder import DecoderSizes, TextDecoder
-from asr.hybrid.encoder import Attention, attend, within
+from asr.hybrid.encoder import Attention, attend
 from asr.parts import Listened
 from asr.text.tokenizer import Tokenizer
 
 EMPTY, MASK, START = Tokenizer.null_id, Tokenizer.mask_id, Tokenizer.null_id  # the decoder's start is never on a slot
 RARELY = 10.0  # logit of an empty slot before training: about as high as a likely token's
+ROTARY_BASE = 1000.0  # slots are few
 
 
 @dataclass
@@ -56,12 +59,14 @@ class SlotLayer(nn.Module):
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
 
-    def read(self, x: Tensor, turn: Tensor, valid: Tensor | None, number: int, cache: SlotCache) -> Tensor:
-        """Attention of the computed slots x [batch, m, width] to all slots; `turn` are the angles of their places."""
+    def read(
+        self, x: Tensor, angles: tuple[Tensor, Tensor], valid: Tensor | None, number: int, cache: SlotCache
+    ) -> Tensor:
+        """Attention of the computed slots x [batch, m, width] to all slots; `angles` (`rotary`) of their places."""
         y = self.slot_norm(x)
-        query = rotated(self.slots.split(self.slots.query(y)), turn)
+        query = rotate(self.slots.split(self.slots.query(y)), angles)
         key, value = self.slots.keys_values(y)
-        key, value = cache.update(number, cache.active, rotated(key, turn), value)
+        key, value = cache.update(number, cache.active, rotate(key, angles), value)
         y = attend(query, key, value, valid)
         return x + self.dropout(self.slots.out(y.transpose(1, 2).flatten(2)))
 
@@ -83,19 +88,6 @@ class SlotLayer(nn.Module):
         y = scores.softmax(-1).to(values.dtype) @ values
         x = x + self.dropout(self.speech.out(y.transpose(1, 2).flatten(2)))
         return x + self.dropout(self.feed_forward(self.out_norm(x)))
-
-
-def angles(count: int, size: int, device: torch.device) -> Tensor:
-    """Rotations [count, size / 2] of the places 0, 1, ... (Su et al. 2021)."""
-    rates = 1000.0 ** -(torch.arange(0, size, 2, device=device) / size)
-    return torch.arange(count, device=device)[:, None] * rates
-
-
-def rotated(x: Tensor, turn: Tensor) -> Tensor:
-    """x [batch, heads, m, size] turned by the angles [m, size / 2] or [batch, 1, m, size / 2] of its places."""
-    cos, sin = turn.cos().to(x.dtype), turn.sin().to(x.dtype)
-    a, b = x.chunk(2, -1)
-    return torch.cat((a * cos - b * sin, a * sin + b * cos), -1)
 
 
 class SlotLayers(nn.Module):
@@ -154,30 +146,23 @@ class SlotCache(TextCache):
 
 @dataclass
 class SlotSpeech:
-    """The speech cache: encoder output, the decoder's keys and values, and those of the layers on top."""
+    """The speech cache: sums of encoder output, the decoder's keys and values, and those of the layers on top."""
 
-    hidden: Tensor  # [batch, frames, width]
-    lengths: Tensor
+    sums: Tensor  # [batch, frames + 1, width] of the frames before each
     memory: SpeechMemory
     pairs: list[tuple[Tensor, Tensor]]
 
     def rows(self, index: Tensor) -> SlotSpeech:
         """Those of some utterances of the batch."""
         pairs = [(keys[index], values[index]) for keys, values in self.pairs]
-        return SlotSpeech(self.hidden[index], self.lengths[index], self.memory.rows(index), pairs)
+        return SlotSpeech(self.sums[index], self.memory.rows(index), pairs)
 
     def around(self, times: Tensor, span: int) -> Tensor:
         """Mean [batch, m, width] of the frames up to `span` before and behind each time [batch, m]."""
-        sums = nn.functional.pad(self.hidden.float().cumsum(1), (0, 0, 1, 0))
-        end = self.lengths[:, None] - 1
+        end = self.memory.frames[:, None] - 1
         first = (times.round().long() - span).clamp(min=0).minimum(end)
         last = (times.round().long() + span).clamp(min=0).minimum(end) + 1
-        return (taken(sums, last) - taken(sums, first)) / (last - first).unsqueeze(-1)
-
-
-def taken(x: Tensor, places: Tensor) -> Tensor:
-    """x [batch, n, width] at places [batch, m]."""
-    return x.gather(1, places.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+        return (at_frames(self.sums, last) - at_frames(self.sums, first)) / (last - first).unsqueeze(-1)
 
 
 class SlotDenoiser:
@@ -211,7 +196,8 @@ class SlotDenoiser:
         """The same of encoder output [batch, frames, width] with lengths [batch]."""
         own = hidden.to(self.top.dtype)
         pairs = [layer.speech.keys_values(own) for layer in self.top.layers]
-        return SlotSpeech(hidden, lengths, self.decoder.remember(hidden, lengths), pairs)
+        sums = nn.functional.pad(hidden.float().cumsum(1), (0, 0, 1, 0))
+        return SlotSpeech(sums, self.decoder.remember(hidden, lengths), pairs)
 
     def denoise(
         self,
@@ -239,21 +225,21 @@ class SlotDenoiser:
         shown = torch.where(canvas == MASK, EMPTY, canvas) if guesses is None else guesses
         if times is None:
             places = torch.arange(1, canvas.shape[1] + 1, device=canvas.device) / (canvas.shape[1] + 1)
-            times = places * speech.lengths[:, None] / self.step
+            times = places * speech.memory.frames[:, None] / self.step
         sure = torch.zeros_like(times) if sure is None else sure
         cache = cache or self.new_cache()
         cache.active = active
         x = self._begin(shown, times * self.step, sure, speech, cache)
-        places = angles(canvas.shape[1], self.top.head_size, x.device)
+        places = torch.arange(canvas.shape[1], device=x.device)
         if active is not None:
-            places, times = places[active].unsqueeze(1), times.gather(1, active)
-        frames = torch.arange(speech.hidden.shape[1], device=x.device)
+            places, times = active, times.gather(1, active)
+        angles = rotary(places, self.top.head_size, ROTARY_BASE)
+        frames = torch.arange(speech.sums.shape[1] - 1, device=x.device)
         away = (times.unsqueeze(-1) * self.step - frames).square().unsqueeze(1)
-        heard = None if speech.memory.valid is None else within(len(frames), speech.lengths)[:, None, None, :]
         mask = None if valid is None else valid[:, None, None, :]
         for number, (layer, (keys, values)) in enumerate(zip(self.top.layers, speech.pairs, strict=True)):
-            x = layer.read(x, places, mask, number, cache)
-            x = layer.listen(x, keys, values, heard, away)
+            x = layer.read(x, angles, mask, number, cache)
+            x = layer.listen(x, keys, values, speech.memory.valid, away)
         return self.logits(x)
 
     def logits(self, x: Tensor) -> Tensor:
@@ -274,13 +260,13 @@ class SlotDenoiser:
         if places is None:
             places = torch.arange(shown.shape[1], device=shown.device).expand_as(shown)
         after = follows.gather(1, places)
-        following = taken(embedded, after.clamp(max=shown.shape[1] - 1)) * (after < shown.shape[1]).unsqueeze(-1)
+        following = at_frames(embedded, after) * (after < shown.shape[1]).unsqueeze(-1)
         own = is_token.gather(1, places)
         sure = sure.gather(1, places)
         trust = torch.stack((sure * own, sure * ~own), -1).to(self.top.dtype)
         sound = speech.around(times.gather(1, places), self.top.sizes.span).to(self.top.dtype)
-        text = before.gather(1, places).clamp(max=said.shape[1] - 1)
-        x = taken(said, text).to(self.top.dtype) + self.top.stands(taken(embedded, places))
+        text = at_frames(said, before.gather(1, places))
+        x = text.to(self.top.dtype) + self.top.stands(at_frames(embedded, places))
         return x + self.top.follows(following) + self.top.sounds(sound) + self.top.sure(trust)
 
     def _read(

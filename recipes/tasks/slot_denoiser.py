@@ -93,7 +93,7 @@ class SlotDenoiserTask:
 
     @staticmethod
     def _logits(denoiser, canvas, speech) -> Tensor:
-        canvas = canvas.to(speech.hidden.device)
+        canvas = canvas.to(speech.sums.device)
         valid = None if bool(canvas.valid.all()) else canvas.valid
         return denoiser.denoise(
             canvas.tokens, speech, canvas.times, valid, guesses=canvas.tokens, sure=canvas.confidences
