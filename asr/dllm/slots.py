@@ -43,10 +43,10 @@ def _gap(layout: Layout, empty: int, start: float, end: float, source: int, hop:
         layout.add(empty, start + (end - start) * (k + 1) / (count + 1), source, gap=True)
 
 
-def slot_targets(layout: Layout, draft: Draft, reference: Draft, empty: int) -> tuple[list[int], int]:
-    """What each slot of `slots_in_time` should become.
+def slot_targets(layout: Layout, reference: Draft, empty: int) -> tuple[list[int], int]:
+    """What each slot of a layout in time should become, whatever stands on it now.
 
-    Tokens that draft and reference share (their longest common subsequence) stay where they are. Between them the
+    Tokens that layout and reference share (their longest common subsequence) stay where they are. Between them the
     reference's tokens take slots in order so that their times are as near as can be.
 
     Returns:
@@ -55,12 +55,14 @@ def slot_targets(layout: Layout, draft: Draft, reference: Draft, empty: int) -> 
     from rapidfuzz.distance import LCSseq
 
     wanted, lost = [empty] * len(layout.tokens), 0
-    own = [slot for slot, gap in enumerate(layout.gaps) if not gap]
-    matches = [op for op in LCSseq.opcodes(draft.tokens, reference.tokens) if op.tag == "equal"]
+    own = [slot for slot, token in enumerate(layout.tokens) if token != empty]
+    standing = [layout.tokens[slot] for slot in own]
+    matches = [op for op in LCSseq.opcodes(standing, reference.tokens) if op.tag == "equal"]
     pairs = [(own[op.src_start + i], op.dest_start + i) for op in matches for i in range(op.src_end - op.src_start)]
     slot, token = 0, 0
+    bonus = np.array([0.0 if token == empty else OWN_SLOT for token in layout.tokens])
     for end, match in [*pairs, (len(layout.tokens), len(reference.tokens))]:
-        for s, t in _nearest(layout, range(slot, end), reference.times, range(token, match)):
+        for s, t in _nearest(layout.times, bonus, range(slot, end), reference.times, range(token, match)):
             wanted[s] = reference.tokens[t]
         lost += max(0, (match - token) - (end - slot))
         if end < len(layout.tokens):
@@ -69,13 +71,14 @@ def slot_targets(layout: Layout, draft: Draft, reference: Draft, empty: int) -> 
     return wanted, lost
 
 
-def _nearest(layout: Layout, slots: range, times: list[float], tokens: range) -> list[tuple[int, int]]:
+def _nearest(
+    places: list[float], bonus: np.ndarray, slots: range, times: list[float], tokens: range
+) -> list[tuple[int, int]]:
     """Pairs (slot, token), both rising, of least distance in time; the last tokens are left out if slots are few."""
     tokens = tokens[: len(slots)]
     if not tokens:
         return []
-    at = np.array([layout.times[s] for s in slots])
-    bonus = np.array([0.0 if layout.gaps[s] else OWN_SLOT for s in slots])
+    at, bonus = np.array(places[slots.start : slots.stop]), bonus[slots.start : slots.stop]
     spare = len(slots) - len(tokens)
     best = np.zeros(spare + 1)  # best[k]: k slots left empty so far
     moves = []

@@ -48,12 +48,7 @@ class Example:
     @property
     def wanted(self) -> list[int]:
         """The token of every slot of the layout as it is now."""
-        tokens = self.layout.tokens
-        self.layout.gaps = [token == EMPTY for token in tokens]
-        kept = [i for i, token in enumerate(tokens) if token != EMPTY]
-        sure, times = self.layout.confidences, self.layout.times
-        draft = Draft([tokens[i] for i in kept], [sure[i] for i in kept], [times[i] for i in kept], 0)
-        return slot_targets(self.layout, draft, self.reference, EMPTY)[0]
+        return slot_targets(self.layout, self.reference, EMPTY)[0]
 
 
 def examples(
@@ -74,7 +69,7 @@ def examples(
             continue
         draft = model.tokenizer.translate(ctc_draft(frames), model.units)
         layout = slots_in_time(draft, EMPTY, options.hop)
-        wanted, lost = slot_targets(layout, draft, reference, EMPTY)
+        wanted, lost = slot_targets(layout, reference, EMPTY)
         if lost > MOST_LOST:
             continue
         repair(layout, wanted, repaired, rng)

@@ -42,7 +42,7 @@ def test_an_empty_draft_is_empty_slots():
 def test_shared_tokens_stay_and_a_missing_word_takes_the_slot_of_its_time():
     said = draft([A, B], [4.0, 40.0])
     layout = slots_in_time(said, EMPTY)
-    wanted, lost = slot_targets(layout, said, draft([A, C, B], [4.0, 22.0, 40.0]), EMPTY)
+    wanted, lost = slot_targets(layout, draft([A, C, B], [4.0, 22.0, 40.0]), EMPTY)
     assert lost == 0 and [t for t in wanted if t != EMPTY] == [A, C, B]
     assert [wanted[i] for i, t in enumerate(layout.tokens) if t != EMPTY] == [A, B]
     empties = [i for i, t in enumerate(layout.tokens) if t == EMPTY]
@@ -54,16 +54,24 @@ def test_a_wrong_word_is_replaced_where_it_stands_and_an_invented_one_becomes_em
     said = draft([A, B, C], [4.0, 20.0, 40.0])
     layout = slots_in_time(said, EMPTY)
     own = [i for i, t in enumerate(layout.tokens) if t != EMPTY]
-    wanted, _ = slot_targets(layout, said, draft([A, D, C], [4.0, 21.0, 40.0]), EMPTY)
+    wanted, _ = slot_targets(layout, draft([A, D, C], [4.0, 21.0, 40.0]), EMPTY)
     assert [wanted[i] for i in own] == [A, D, C]
-    wanted, _ = slot_targets(layout, said, draft([A, C], [4.0, 40.0]), EMPTY)
+    wanted, _ = slot_targets(layout, draft([A, C], [4.0, 40.0]), EMPTY)
     assert [wanted[i] for i in own] == [A, EMPTY, C]
+
+
+def test_what_stands_on_the_slots_now_counts_not_the_draft_they_were_made_of():
+    layout = slots_in_time(draft([A, B], [4.0, 40.0]), EMPTY)
+    first, second = (i for i, t in enumerate(layout.tokens) if t != EMPTY)
+    layout.tokens[first], layout.tokens[second + 1] = EMPTY, C
+    wanted, _ = slot_targets(layout, draft([B, C], [40.0, 40.0]), EMPTY)
+    assert {i: t for i, t in enumerate(wanted) if t != EMPTY} == {second: B, second + 1: C}
 
 
 def test_tokens_without_a_slot_are_counted():
     said = draft([A], [0.0], frames=1)
     layout = slots_in_time(said, EMPTY)
-    wanted, lost = slot_targets(layout, said, draft([B] * 9, [0.0] * 9), EMPTY)
+    wanted, lost = slot_targets(layout, draft([B] * 9, [0.0] * 9), EMPTY)
     assert lost == 9 - len(layout.tokens) and EMPTY not in wanted
 
 
@@ -73,7 +81,7 @@ def test_assignment_is_the_nearest_of_all_that_keep_the_order(seed):
     said = draft([A], [float(rng.integers(5, 20))], 30)
     layout = slots_in_time(said, EMPTY)
     times = sorted(rng.uniform(0, 29, 3).tolist())
-    wanted, _ = slot_targets(layout, said, draft([B, C, D], times), EMPTY)
+    wanted, _ = slot_targets(layout, draft([B, C, D], times), EMPTY)
     cost = lambda slots: sum(  # noqa: E731
         abs(layout.times[s] - t) - (0 if layout.gaps[s] else OWN_SLOT) for s, t in zip(slots, times, strict=True)
     )
