@@ -224,12 +224,19 @@ class Canvas:
         parts = (part.to(device) for part in (self.valid, self.tail, self.confidences))
         return Canvas(self.tokens.to(device), times, *parts, guesses, sure)
 
-    def with_open(self, threshold: float, mask: int) -> Canvas:
-        """This canvas of guesses with those below a probability open, masks for the denoiser to fill."""
+    def with_open(self, threshold: float, mask: int, hidden: int | None = None) -> Canvas:
+        """This canvas of guesses with those below a probability open, masks for the denoiser to fill.
+
+        Args:
+            hidden: the token that an open slot shows in place of its guess; None: the guess.
+        """
         is_open = (self.confidences < threshold) & self.valid
         tokens = torch.where(is_open, mask, self.tokens)
         settled = torch.where(is_open, 0.0, self.confidences)
-        return Canvas(tokens, self.times, self.valid, self.tail, settled, self.tokens, self.confidences)
+        shown = (self.tokens, self.confidences)
+        if hidden is not None:
+            shown = (torch.where(is_open, hidden, self.tokens), settled)
+        return Canvas(tokens, self.times, self.valid, self.tail, settled, *shown)
 
 
 def targets(layout: Layout, draft: Draft, reference: list[int], end: int, null: int) -> tuple[list[int], int]:

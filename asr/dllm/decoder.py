@@ -127,11 +127,8 @@ class DenoisingDecoder:
         if options.layout == "order":
             return Canvas.of([lay_out(draft, options, special.mask) for draft in drafts], pad=special.end)
         layouts = [slots_in_time(draft, special.null, options.hop) for draft in drafts]
-        canvas = Canvas.of(layouts, pad=special.null).with_open(options.threshold, special.mask)
-        if not options.guesses:
-            canvas.guesses = torch.where(canvas.tokens == special.mask, special.null, canvas.tokens)
-            canvas.sure = canvas.confidences
-        return canvas
+        hidden = None if options.guesses else special.null
+        return Canvas.of(layouts, pad=special.null).with_open(options.threshold, special.mask, hidden)
 
     @torch.inference_mode()
     def __call__(self, heard: Listened) -> Denoised:

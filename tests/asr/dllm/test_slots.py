@@ -118,10 +118,10 @@ class Recorder:
 @pytest.mark.parametrize("guesses", [True, False])
 def test_open_slots_show_the_last_guess_only_where_that_is_wanted(guesses):
     layout = slots_in_time(draft([A, C], [4.0, 8.0], 12, sure=0.5), EMPTY)
-    canvas = Canvas.of([layout], EMPTY).with_open(0.9, MASK)
-    assert (canvas.tokens == MASK).all() and (canvas.guesses == torch.tensor([layout.tokens])).all()
-    if not guesses:
-        canvas.guesses = torch.full_like(canvas.guesses, EMPTY)
+    canvas = Canvas.of([layout], EMPTY).with_open(0.9, MASK, None if guesses else EMPTY)
+    shown = layout.tokens if guesses else [EMPTY] * len(layout.tokens)
+    assert (canvas.tokens == MASK).all() and canvas.guesses.tolist() == [shown]
+    assert bool(canvas.sure.any()) is guesses
     model = Recorder()
     result = denoise(model, None, canvas, DenoisingOptions(max_passes=2, guesses=guesses))
     second, sure = model.shown[1]
