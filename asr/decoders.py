@@ -44,22 +44,29 @@ def load_decoder(
         filter_folder = Path(folder) / "filter"
         found = filter_folder if filter_folder.is_dir() else None
         return DenoisingDecoder(network, tokenizer, choices, beam, lm, found)
-    if name == "ar" and hotwords:
-        return BiasedTwin(network, tokenizer, hotwords)
-    return twin_decoder(name, network, tokenizer, beam or BeamOptions(), lm, **network.decode)
+    return twin_decoder(name, network, tokenizer, beam or BeamOptions(), lm, hotwords, **network.decode)
 
 
 def twin_decoder(
-    name: str, twin, units: Tokenizer, beam: BeamOptions, lm: Callable[[], NGram | None], **judging
+    name: str,
+    twin,
+    units: Tokenizer,
+    beam: BeamOptions,
+    lm: Callable[[], NGram | None],
+    hotwords: Hotwords | None = None,
+    **judging,
 ) -> TextDecoder:
     """One of the ways to decode with a model that writes token by token ("ar", "speculative", "fused", "rescored").
 
     Args:
+        hotwords: for "ar", in the twin's tokens; it then searches.
         judging: fields of `RescoredBeam` tuned for the model.
 
     Raises:
         ValueError: the model cannot be decoded that way.
     """
+    if name == "ar" and hotwords:
+        return BiasedTwin(twin, getattr(twin, "tokens", None) or units, hotwords)
     if name == "rescored":
         return RescoredBeam(twin, units, beam, lm, **judging)
     if name == "fused":

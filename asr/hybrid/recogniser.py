@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from asr.ar.decoders import BiasedTwin
 from asr.ar.rescoring import ctc_scores
 from asr.audio.features import FRAME_HOP
 from asr.ctc.beam import BeamOptions
@@ -176,9 +175,8 @@ def hybrid_recogniser(name: str | Path, device: str = "cpu", compute_type: str =
         if kind == "dllm":
             denoising = DenoisingDecoder(model.denoiser, model.units, options.denoising, beam, lambda: recogniser.lm)
             return Guarded(denoising, model.units)
-        decoder = twin_decoder(kind, model.decoder, model.units, beam, lambda: recogniser.lm)
-        if hotwords := options.expected(model.tokenizer, kind):
-            decoder = BiasedTwin(model.decoder, model.tokenizer, hotwords)
+        hotwords = options.expected(model.tokenizer, kind)
+        decoder = twin_decoder(kind, model.decoder, model.units, beam, lambda: recogniser.lm, hotwords)
         return decoder if kind == "rescored" else Guarded(decoder, model.units)
 
     recogniser.makers = {kind: partial(make, kind) for kind in DECODERS}
