@@ -16,8 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-FRAME = 512  # samples at 16 kHz: 32 ms, what is judged at a time
-CONTEXT = 64  # samples before a frame that are heard with it
+CONTEXT = 64  # samples at 16 kHz before a frame that are heard with it
 
 Memory = tuple[Tensor, Tensor]  # state and cell of the recurrent layer, each [1, width]
 
@@ -36,7 +35,7 @@ class SileroNetwork(nn.Module):
         self.out = nn.Linear(128, 1)
 
     def forward(self, frames: Tensor, memory: Memory | None = None) -> tuple[Tensor, Memory]:
-        """Successive frames [n, CONTEXT + FRAME] -> probabilities [n] and the memory for the next ones."""
+        """Successive frames with their context [n, CONTEXT + 512] -> probabilities [n], memory for the next ones."""
         spectrum = self.spectrum(F.pad(frames, (0, 64), mode="reflect").unsqueeze(1))
         real, imaginary = spectrum.chunk(2, dim=1)
         x = (real.square() + imaginary.square()).sqrt()
@@ -56,10 +55,11 @@ class Silero:
 
     @torch.inference_mode()
     def __call__(self, frames: np.ndarray) -> np.ndarray:
-        """Probabilities of speech [n] in the next frames [n, FRAME] of the stream."""
+        """Probabilities of speech [n] in the next frames [n, 512] of the stream."""
         wave = torch.cat((self._context, torch.from_numpy(frames).flatten()))
         self._context = wave[-CONTEXT:].clone()
-        probabilities, self._memory = self._network(wave.unfold(0, CONTEXT + FRAME, FRAME), self._memory)
+        size = frames.shape[1]
+        probabilities, self._memory = self._network(wave.unfold(0, CONTEXT + size, size), self._memory)
         return probabilities.numpy()
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from asr.audio.segment import FRAME_SECONDS, Segmenter
+from asr.audio.segment import FRAME, FRAME_SECONDS, Segmenter
 
 RATE = 16_000
 
@@ -140,7 +140,7 @@ def test_silero_streams_are_independent(speak):
 
 @pytest.mark.parametrize("block", [1, 7, 1500])
 def test_silero_in_blocks_is_the_script_of_its_package(speak, block):
-    from asr.audio.silero import FRAME, Silero
+    from asr.audio.silero import Silero
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
