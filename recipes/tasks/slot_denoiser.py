@@ -46,8 +46,7 @@ class SlotDenoiserTask:
         self.model = HybridModel.from_pretrained(recogniser)
         if self.model.slots is None or self.model.slots.sizes != slots:
             self.model = self.model.with_slots(slots)
-        for name, parameter in self.model.named_parameters():
-            parameter.requires_grad_(name.startswith("slots."))
+        freeze_below_slots(self.model)
         self.corruption = corruption or Corruption()
         self.speech = WrittenBatches(data, self.model, seed)
         self.train_batches = self.speech.plan
@@ -122,6 +121,12 @@ class SlotDenoiserTask:
 
     def export(self, model: HybridModel, folder: Path) -> None:
         model.save_half(folder)
+
+
+def freeze_below_slots(model: HybridModel) -> None:
+    """Train the slot layers alone."""
+    model.requires_grad_(False)
+    model.slots.requires_grad_(True)
 
 
 def _mean(hits: Tensor) -> float:

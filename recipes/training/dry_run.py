@@ -88,10 +88,7 @@ def writing(task: DictConfig) -> nn.Module:
 
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
     pieces = [*special, *(f"unit{number}" for number in range(task.start.pieces - len(special)))]
-    model = WritingModel(build(task.start.sizes), "\n".join(pieces))
-    for part in task.get("frozen") or []:
-        model.get_submodule(part).requires_grad_(False)
-    return model
+    return _frozen(WritingModel(build(task.start.sizes), "\n".join(pieces)), task)
 
 
 def large(task: DictConfig) -> nn.Module:
@@ -102,38 +99,37 @@ def large(task: DictConfig) -> nn.Module:
 
 def hybrid(task: DictConfig) -> nn.Module:
     """The hybrid recogniser, with the sizes of the Whisper or the hybrid folder that it starts from."""
-    from asr.hybrid.decoder import DecoderSizes
-    from asr.hybrid.encoder import EncoderSizes
-    from asr.hybrid.model import HybridModel
-    from asr.text.tokenizer import Tokenizer
-
-    width, heads, layers = whisper_sizes(task.start.name)
-    same = {"width": width, "heads": heads, "layers": layers, "feed_forward": 4 * width}
-    units = Tokenizer(units_of(task.start.units))
-    branch = build(task.start.branch)
-    branch.units = len(units)
-    model = HybridModel.create(EncoderSizes(**same), branch, DecoderSizes(KEPT_TOKENS, **same), units, units)
-    for part in task.get("frozen") or []:
-        model.get_submodule(part).requires_grad_(False)
-    return model
+    return _frozen(_hybrid(task.start.name, units_of(task.start.units), build(task.start.branch)), task)
 
 
 def slot_denoiser(task: DictConfig) -> nn.Module:
     """The hybrid recogniser with slot layers on its decoder, which alone are trained."""
     from asr.hybrid.branch import BranchSizes
+    from recipes.tasks.slot_denoiser import freeze_below_slots
+
+    model = _hybrid(task.recogniser, units_of("units512.json"), BranchSizes()).with_slots(build(task.slots))
+    freeze_below_slots(model)
+    return model
+
+
+def _hybrid(name: str, units: str, branch) -> nn.Module:
+    """A hybrid recogniser of the sizes of another or of a Whisper."""
     from asr.hybrid.decoder import DecoderSizes
     from asr.hybrid.encoder import EncoderSizes
     from asr.hybrid.model import HybridModel
     from asr.text.tokenizer import Tokenizer
 
-    width, heads, layers = whisper_sizes(task.recogniser)
+    width, heads, layers = whisper_sizes(name)
     same = {"width": width, "heads": heads, "layers": layers, "feed_forward": 4 * width}
-    units = Tokenizer(units_of("units512.json"))
-    branch = BranchSizes(units=len(units))
-    model = HybridModel.create(EncoderSizes(**same), branch, DecoderSizes(KEPT_TOKENS, **same), units, units)
-    model = model.with_slots(build(task.slots))
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name.startswith("slots."))
+    vocabulary = Tokenizer(units)
+    branch.units = len(vocabulary)
+    return HybridModel.create(EncoderSizes(**same), branch, DecoderSizes(KEPT_TOKENS, **same), vocabulary, vocabulary)
+
+
+def _frozen(model: nn.Module, task: DictConfig) -> nn.Module:
+    """The model without gradients in the parts that the task freezes."""
+    for part in task.get("frozen") or []:
+        model.get_submodule(part).requires_grad_(False)
     return model
 
 
