@@ -1,5 +1,6 @@
 """A Whisper small enough to make on the spot, and the hybrid recogniser that starts from it."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,6 +10,16 @@ SENTENCES = [
     "Mr. Quilter is the apostle of the middle classes.",
     "We are glad to welcome his gospel.",
 ]
+
+
+def noise(seconds: float, seed: int = 0) -> np.ndarray:
+    """White noise at 16 kHz."""
+    return (np.random.default_rng(seed).standard_normal(int(16_000 * seconds)) * 0.1).astype(np.float32)
+
+
+def waves(*seconds: float) -> list[np.ndarray]:
+    """Different noise of each duration."""
+    return [noise(duration, seed) for seed, duration in enumerate(seconds)]
 
 
 def byte_level_tokenizer():

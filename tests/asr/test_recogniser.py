@@ -1,7 +1,6 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -9,6 +8,7 @@ from asr.compact import CompactEncoder
 from asr.loading import DEFAULT, SHIPPED, WEIGHTS, load_recogniser, shipped
 from asr.pretrained.ctc import CTCEncoder, PieceTokenizer
 from asr.recogniser import DecodeOptions
+from tests.asr.conftest import waves
 
 
 @pytest.fixture(scope="module")
@@ -47,11 +47,6 @@ def tiny_wav2vec2(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def recogniser(tiny_wav2vec2):
     return load_recogniser(tiny_wav2vec2, "cpu")
-
-
-def waves(*seconds):
-    rng = np.random.default_rng(0)
-    return [rng.standard_normal(round(16_000 * s)).astype(np.float32) * 0.1 for s in seconds]
 
 
 def test_a_transformers_folder_becomes_a_recogniser(recogniser, tiny_wav2vec2):

@@ -1,4 +1,3 @@
-import numpy as np
 import pytest
 import torch
 
@@ -6,15 +5,12 @@ from asr.hybrid.recogniser import Guarded, HybridEncoder, cut_at_quiet, hybrid_r
 from asr.loading import load_recogniser
 from asr.parts import Decoded, Listened
 from asr.recogniser import DecodeOptions
+from tests.asr.conftest import noise
 
 
 @pytest.fixture(scope="module")
 def recogniser(hybrid_folder):
     return load_recogniser(hybrid_folder, "cpu")
-
-
-def noise(seconds: float, seed: int = 0) -> np.ndarray:
-    return (np.random.default_rng(seed).standard_normal(int(16_000 * seconds)) * 0.1).astype(np.float32)
 
 
 def certain(recogniser, text: str, gap: int = 2) -> torch.Tensor:

@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import numpy as np
 import pytest
 import torch
 
@@ -11,6 +10,7 @@ from asr.pretrained.model import LargeASR
 from asr.pretrained.projector import make_projector
 from asr.text.tokenizer import Tokenizer
 from recipes.training.toy_parts import EMPTY, language_model, whisper
+from tests.asr.conftest import waves
 
 TEXTS = ["the cat sat on the mat", "a dog sat there", "she said that"] * 5
 
@@ -35,11 +35,6 @@ def make(parts, units, model="llama", kind="decoder", lora=None, **language):
     torch.manual_seed(1)
     config = LargeASRConfig(Part(parts["whisper"]), LanguagePart(parts[model], kind=kind, **language), lora=lora)
     return LargeASR.create(config, units).eval()
-
-
-def waves(*seconds):
-    rng = np.random.default_rng(0)
-    return [(0.1 * rng.standard_normal(int(16000 * s))).astype(np.float32) for s in seconds]
 
 
 def heard(model, *seconds):

@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pytest
 import soundfile
 import torch
@@ -20,6 +19,7 @@ from asr.pretrained.recogniser import PretrainedEncoder
 from asr.recogniser import DecodeOptions
 from asr.text.tokenizer import Tokenizer
 from recipes.training.toy_parts import EMPTY, language_model, whisper
+from tests.asr.conftest import waves
 
 TEXTS = ["the cat sat on the mat", "a dog sat there", "she said that"] * 5
 
@@ -42,11 +42,6 @@ def folders(tmp_path_factory):
         network.save_pretrained(root / kind)
         made[kind] = root / kind
     return made
-
-
-def waves(*seconds):
-    rng = np.random.default_rng(0)
-    return [(0.1 * rng.standard_normal(int(16000 * s))).astype(np.float32) for s in seconds]
 
 
 def denoiser(network, choices=None):

@@ -2,12 +2,12 @@
 
 import json
 
-import numpy as np
 import pytest
 
 from asr.loading import load_recogniser
 from asr.pretrained.sequences import word_groups
 from asr.recogniser import DecodeOptions
+from tests.asr.conftest import noise
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +50,6 @@ def whisper(tmp_path_factory, whole_tokenizer):
     WhisperFeatureExtractor(feature_size=80).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
-
-
-def noise(seconds: float) -> np.ndarray:
-    return (np.random.default_rng(0).standard_normal(int(16_000 * seconds)) * 0.1).astype(np.float32)
 
 
 def test_a_whisper_folder_transcribes_with_word_times(whisper):

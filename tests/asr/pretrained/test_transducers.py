@@ -1,6 +1,5 @@
 """Transducers of transformers, tiny and random, against the plain loop over frames."""
 
-import numpy as np
 import pytest
 import soundfile
 import torch
@@ -9,6 +8,7 @@ from asr.loading import load_recogniser
 from asr.recogniser import DecodeOptions
 from asr.text.tokenizer import Tokenizer
 from asr.transcriber import Transcriber
+from tests.asr.conftest import noise
 
 SENTENCES = ["the cat sat on the mat", "a dog, and a cat.", "how are you?"] * 5
 
@@ -42,10 +42,6 @@ def folder(tmp_path_factory, request):
     ParakeetFeatureExtractor(feature_size=80).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
-
-
-def noise(seconds: float) -> np.ndarray:
-    return (np.random.default_rng(0).standard_normal(int(16_000 * seconds)) * 0.1).astype(np.float32)
 
 
 @torch.inference_mode()

@@ -1,9 +1,6 @@
 """Training, tuning and the benchmark of the correction system, on small data made on the spot."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -102,7 +99,7 @@ def test_validation_of_an_untrained_model(pairs, text):
     assert metrics["wer"] >= 0 and metrics["word_perplexity"] > 100
 
 
-def test_experiment_trains_and_resumes(tmp_path, pairs, text):
+def test_experiment_trains_and_resumes(tmp_path, pairs, text, train_and_resume):
     import lzma
 
     from asr.ctc.model import CTCModel
@@ -115,22 +112,11 @@ def test_experiment_trains_and_resumes(tmp_path, pairs, text):
     for name in ("tts", "real", "dev"):
         (data / "pairs" / name).symlink_to(pairs)
 
-    def run(steps):
-        command = [
-            sys.executable, "-m", "recipes.train", "experiment=dlm_compact", f"trainer.steps={steps}",
-            "model.width=32", "model.feed_forward=32", "trainer.log_every=1", "trainer.progress=false",
-            "data.batch_tokens=200", "data.epoch_tokens=400", "trainer.precision=no",
-        ]  # fmt: skip
-        environment = {**os.environ, "RUNS": str(tmp_path), "SPEECH_DATA": str(data), "OMP_NUM_THREADS": "1"}
-        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
-
-    first = run(2)
-    assert first.returncode == 0 and first.stdout == "", first.stderr
-    second = run(4)
-    assert second.returncode == 0 and "from step 2 to 4" in second.stderr, second.stderr
-    lines = [json.loads(line) for line in (tmp_path / "dlm_compact" / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines if line["split"] == "train"] == [1, 2, 3, 4]
-    model = DenoisingLM.from_pretrained(tmp_path / "dlm_compact" / "model")
+    overrides = [
+        "model.width=32", "model.feed_forward=32", "data.batch_tokens=200", "data.epoch_tokens=400",
+        "trainer.precision=no",
+    ]  # fmt: skip
+    model = DenoisingLM.from_pretrained(train_and_resume("dlm_compact", overrides, data)[1])
     assert len(model.encoder) == 6 and len(model.units) == 256
 
 

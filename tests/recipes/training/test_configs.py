@@ -1,9 +1,5 @@
 """Every experiment composes, and the training program runs and resumes as a process."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -22,29 +18,8 @@ def test_experiment_composes(experiment):
     assert config.name == experiment and "_target_" in config.task and config.trainer.steps > 0
 
 
-def test_debug_experiment_runs_and_resumes(tmp_path):
-    def run(steps):
-        command = [
-            sys.executable,
-            "-m",
-            "recipes.train",
-            "experiment=debug",
-            f"trainer.steps={steps}",
-            "model.width=32",
-            "task.utterances=40",
-            "trainer.log_every=1",
-            "trainer.progress=false",
-        ]
-        environment = {**os.environ, "RUNS": str(tmp_path), "OMP_NUM_THREADS": "1"}
-        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
-
-    first = run(2)
-    assert first.returncode == 0, first.stderr
-    assert first.stdout == ""
-    second = run(4)
-    assert second.returncode == 0 and "from step 2 to 4" in second.stderr, second.stderr
-    lines = [json.loads(line) for line in (tmp_path / "debug" / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines if line["split"] == "train"] == [1, 2, 3, 4]
+def test_debug_experiment_runs_and_resumes(train_and_resume):
+    train_and_resume("debug", ["model.width=32", "task.utterances=40"])
 
 
 def test_transformers_is_not_hidden_by_our_kernels_folder():
