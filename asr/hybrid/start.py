@@ -19,7 +19,7 @@ PARTS = {"q_proj": "query", "k_proj": "key", "v_proj": "value", "out_proj": "out
 
 
 def from_whisper(
-    whisper: str | Path, units: Tokenizer, sentences: Iterable[str], branch: BranchSizes, at_least: int = 5
+    whisper: str | Path, units: Tokenizer, sentences: Iterable[str], branch: BranchSizes, at_least: int = 2
 ) -> HybridModel:
     """Whisper's encoder and decoder over a cut vocabulary, with a fresh CTC branch.
 

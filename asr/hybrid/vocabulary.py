@@ -76,22 +76,23 @@ class WrittenTokenizer:
         return Draft(tokens, confidences, times, draft.frames)
 
 
-def cut_vocabulary(whisper: str, sentences: Iterable[str], at_least: int = 5) -> tuple[WrittenTokenizer, list[int]]:
+def cut_vocabulary(whisper: str, sentences: Iterable[str], at_least: int = 2) -> tuple[WrittenTokenizer, list[int]]:
     """The smaller vocabulary and Whisper's id of each of its tokens (-1 for the special ones).
 
     Args:
         whisper: JSON text of Whisper's `tokenizer.json`.
         sentences: written English.
-        at_least: how often a token must occur to be kept.
+        at_least: how often a token must occur to be kept. Whisper has never spelt a word otherwise than in its own
+            tokens: each one that is missing is a word that it gets wrong.
     """
     from tokenizers import Tokenizer as Backend
     from tokenizers import decoders, models, pre_tokenizers
 
-    model = json.loads(whisper)["model"]
-    vocabulary = model["vocab"]
-    merges = [tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in model["merges"]]
+    definition = json.loads(whisper)
+    vocabulary = definition["model"]["vocab"]
+    merges = definition["model"]["merges"] = whole_merges(definition["model"])
     parents = {"".join(pair): pair for pair in reversed(merges)}
-    source = Backend.from_str(whisper)
+    source = Backend.from_str(json.dumps(definition))
     counts: Counter[str] = Counter()
     for encoding in source.encode_batch([" " + s.strip() for s in sentences], add_special_tokens=False):
         counts.update(encoding.tokens)
@@ -108,3 +109,16 @@ def cut_vocabulary(whisper: str, sentences: Iterable[str], at_least: int = 5) ->
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     return WrittenTokenizer(backend.to_str()), [-1] * len(SPECIAL) + [vocabulary[token] for token in ordered]
+
+
+def whole_merges(model: dict) -> list[tuple[str, str]]:
+    """The merges of byte-level pairs, in order, with those that a conversion has lost.
+
+    Tokens of two characters can only be made from these. Where the first merge of a multilingual Whisper is missing
+    ("\u0120" and "t"), every word that begins with t is split.
+    """
+    vocabulary = model["vocab"]
+    merges = [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in model["merges"]]
+    made = {"".join(pair) for pair in merges}
+    lost = [tuple(token) for token in vocabulary if len(token) == 2 and token not in made]
+    return sorted(merges + lost, key=lambda pair: vocabulary["".join(pair)]) if lost else merges

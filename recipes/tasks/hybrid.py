@@ -27,7 +27,7 @@ from recipes.data.corpora import read_sentences
 from recipes.data.speech_data import SpeechData
 from recipes.data.written_speech import WrittenBatches
 
-COUNTED_SENTENCES = 200_000  # say well enough which tokens English needs
+COUNTED_SENTENCES = 500_000  # say well enough which tokens English needs
 
 
 @dataclass
@@ -46,7 +46,7 @@ class HybridStart:
     name: str
     units: str
     sentences: str | None = None
-    at_least: int = 12
+    at_least: int = 2
     branch: BranchSizes = field(default_factory=BranchSizes)
     dropout: float = 0.1
 

@@ -1,3 +1,5 @@
+import json
+
 from asr.hybrid.model import HybridModel
 from asr.hybrid.vocabulary import cut_vocabulary
 
@@ -17,6 +19,16 @@ def test_kept_tokens_are_cut_where_whisper_cuts(sentences, whole_tokenizer):
     text, kept = cut_vocabulary(whole.to_str(), sentences, at_least=1)
     for sentence in sentences:
         assert [kept[i] for i in text.encode(sentence)] == whole.encode(" " + sentence).ids
+
+
+def test_a_merge_that_a_conversion_lost_is_found_again(sentences, whole_tokenizer):
+    definition = json.loads(whole_tokenizer.to_str())
+    merges = definition["model"]["merges"]
+    lost = next(pair for pair in merges if len("".join(pair)) == 2 and pair[0] == "\u0120")
+    definition["model"]["merges"] = [pair for pair in merges if pair != lost]
+    text, kept = cut_vocabulary(json.dumps(definition), sentences, at_least=1)
+    for sentence in sentences:
+        assert [kept[i] for i in text.encode(sentence)] == whole_tokenizer.encode(" " + sentence).ids
 
 
 def test_a_word_starts_behind_a_space(hybrid_folder):
