@@ -17,7 +17,8 @@ from asr.text.tokenizer import Tokenizer
 START, END = Tokenizer.null_id, Tokenizer.end_id  # the twin has no empty slots: their token starts the text
 NEVER = (Tokenizer.blank_id, Tokenizer.mask_id, START)
 IGNORED = -100  # target of padding
-TOKENS_PER_FRAME = 0.6  # no one speaks faster; bounds the length of what a looping decoder writes
+TOKENS_PER_FRAME = 0.6  # no one speaks faster; bounds the length of a text
+LOOP = 8  # tokens of the longest phrase that is looked for at the end of a text, again and again
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,18 @@ def longest(frames: int) -> int:
     return 8 + int(TOKENS_PER_FRAME * frames)
 
 
+def repeated(tokens: list[int]) -> int:
+    """Tokens at the end of a text that only repeat those before: a decoder in a loop never finds out by itself.
+
+    It hears half a word, say, and goes on with it. A phrase must come four times and fill twelve tokens.
+    """
+    for length in range(1, LOOP + 1):
+        times = max(4, -(-12 // length))
+        if len(tokens) >= times * length and tokens[-length:] * times == tokens[-times * length :]:
+            return (times - 1) * length
+    return 0
+
+
 @torch.inference_mode()
 def decode_greedily(model: Writes, speech: object) -> Decoded:
     """The most probable next token until the end of the text; finished utterances leave the batch."""
@@ -82,6 +95,9 @@ def decode_greedily(model: Writes, speech: object) -> Decoded:
                 continue
             result.tokens[row].append(token)
             result.confidences[row].append(sure)
+            if again := repeated(result.tokens[row]):
+                running[row] = False
+                del result.tokens[row][-again:], result.confidences[row][-again:]
         tokens = best.indices[:, None]
     result.token_forwards = result.passes.clone()
     return result
@@ -109,6 +125,9 @@ def decode_speculatively(model: Writes, speech: object, draft: list[int]) -> Dec
                 return Decoded([tokens], [confidences], torch.tensor([passes]), torch.tensor([computed]))
             tokens.append(token)
             confidences.append(confidence)
+            if again := repeated(tokens):
+                kept = [tokens[:-again]], [confidences[:-again]]
+                return Decoded(*kept, torch.tensor([passes]), torch.tensor([computed]))
         cache.crop(len(tokens))  # the start and all tokens but the last, which the next pass computes
         pending, left = tokens[-1], _behind(left[agreed:], tokens[-1])
 

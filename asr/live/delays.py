@@ -16,15 +16,15 @@ class Delays:
 
     start: float = field(default_factory=time.monotonic)
     seconds: list[float] = field(default_factory=list)
-    counted: int = 0  # settled words of the current segment
+    until: float = float("-inf")  # end of the last word that is counted
 
     def note(self, events: list[LiveEvent], now: float | None = None) -> None:
         """Take note of events that have just come."""
         passed = (time.monotonic() if now is None else now) - self.start
         for event in events:
-            new = event.segment.words[self.counted : event.settled]
+            new = [word for word in event.segment.words[: event.settled] if word.end > self.until]
             self.seconds += [max(0.0, passed - word.end) for word in new]
-            self.counted = 0 if event.kind == "final" else max(self.counted, event.settled)
+            self.until = max([self.until, *(word.end for word in new)])
 
     def report(self) -> str:
         """Median and 95th percentile."""

@@ -24,8 +24,7 @@ LONGEST = 15.0  # seconds of a segment, so that hearing it again stays cheap
 PAUSE = 0.7  # seconds; a longer one ends a segment
 HEARD = 5.0  # seconds of a segment that are heard again in any case
 BREAK = 0.25  # seconds between words at which a segment may be cut in the middle of a sentence, if it must
-
-CONTEXT = 4  # words by which two recognitions are laid on each other
+APART = 0.5  # seconds between the starts of a word in two recognitions that agree
 SENTENCE_ENDS = (".", "?", "!")
 
 Recognise = Callable[[list[SpeechSegment]], list[Segment]]  # a batch, as `asr.Transcriber.recognise` takes it
@@ -127,7 +126,7 @@ class LiveTranscriber:
         parts = [_part(speech, state.cut) for speech in finished]
         for speech, heard in zip(finished, self.recognise(parts), strict=True):
             own = [word for word in state.settled if _middle(word) < speech.end]
-            words = own + _beyond(own, _words(heard))
+            words = own + _beyond(own, state.cut, _words(heard))
             state.settled, state.pending = state.settled[len(own) :], []
             if words:
                 as_heard = _agreeing(words, heard.words) == len(words) == len(heard.words)
@@ -140,8 +139,8 @@ class LiveTranscriber:
     def _partial(self, state: LiveState, speech: SpeechSegment) -> list[LiveEvent]:
         heard = self.recognise([_part(speech, state.cut)])[0]
         before = [word.text for word in state.settled + state.pending], len(state.settled)
-        new = _beyond(state.settled, _words(heard))
-        agreed = _agreeing([word for word in new if word.end <= speech.end - MARGIN], state.pending)
+        new = _beyond(state.settled, state.cut, _words(heard))
+        agreed = _agreeing([word for word in new if word.end <= speech.end - MARGIN], state.pending, APART)
         state.settled, state.pending = state.settled + new[:agreed], new[agreed:]
         state.cut = _next_cut(state, speech)
         words = state.settled + state.pending
@@ -179,29 +178,43 @@ def _words(heard: Segment) -> list[Word]:
     return [Word(text, heard.start + i * step, heard.start + (i + 1) * step, 0.0) for i, text in enumerate(texts)]
 
 
-def _beyond(settled: list[Word], words: list[Word]) -> list[Word]:
-    """The words that were said after the settled ones.
+def _beyond(settled: list[Word], cut: float, words: list[Word]) -> list[Word]:
+    """What was said after the settled words: that behind the beginning which is most like those that are heard again.
 
-    By their times; but these move between two recognitions, and a word would be lost or come twice. So what stands
-    before the split should be the last settled words: near by one word is enough, farther away two must agree.
+    Words tell (least edits), since times move between two recognitions; where they do not, the times do.
     """
-    if not settled:
+    again = [word for word in settled if _middle(word) > cut]
+    if not again:
         return words
-    by_time = next((i for i, word in enumerate(words) if _middle(word) > settled[-1].end), len(words))
+    edits, end = _edits(again, words), again[-1].end
 
-    def agreement(split: int) -> int:
-        return _agreeing(words[max(0, split - CONTEXT) : split][::-1], settled[-CONTEXT:][::-1])
+    def apart(split: int) -> float:
+        """Seconds between the end of what is settled and a place between two words."""
+        before = words[split - 1].end - end if split else 0.0
+        behind = end - words[split].start if split < len(words) else 0.0
+        return max(0.0, before, behind)
 
-    near = range(max(0, by_time - CONTEXT), min(len(words), by_time + CONTEXT) + 1)
-    near = [split for split in near if agreement(split) >= min(2, abs(split - by_time))]
-    return words[max(near, key=lambda split: (agreement(split), -abs(split - by_time))) :]
+    return words[min(range(len(words) + 1), key=lambda split: (edits[split], apart(split))) :]
 
 
-def _agreeing(words: list[Word], others: list[Word]) -> int:
-    """Words at the start that both have; case and punctuation, which depend on what follows, aside."""
+def _edits(settled: list[Word], words: list[Word]) -> list[int]:
+    """Least number of words put in, left out or replaced between the settled ones and each beginning of the words."""
+    row = list(range(len(words) + 1))
+    for count, word in enumerate(map(_folded, settled), start=1):
+        left, diagonal = count, row[0]
+        row[0] = count
+        for i, other in enumerate(map(_folded, words), start=1):
+            left = min(left + 1, row[i] + 1, diagonal + (word != other))
+            diagonal, row[i] = row[i], left
+    return row
+
+
+def _agreeing(words: list[Word], others: list[Word], apart: float = float("inf")) -> int:
+    """Words at the start that both have, not farther apart than so many seconds; case and punctuation, which depend on
+    what follows, aside."""
     count = 0
     for word, other in zip(words, others, strict=False):
-        if _folded(word) != _folded(other):
+        if _folded(word) != _folded(other) or abs(word.start - other.start) > apart:
             break
         count += 1
     return count

@@ -59,7 +59,9 @@ def test_delays_count_each_word_once():
     delays = Delays(start=0.0)
     delays.note([LiveEvent("partial", segment, 1, 1.0)], now=1.5)
     delays.note([LiveEvent("partial", segment, 1, 1.1)], now=1.7)
-    delays.note([LiveEvent("final", segment, 2, 1.5)], now=2.0)
+    delays.note([LiveEvent("final", Segment(0.0, 0.5, "a", words[:1], None), 1, 1.5)], now=2.0)  # cut before "b" ...
+    delays.note([LiveEvent("partial", Segment(0.5, 1.2, "b", words[1:], None), 1, 1.5)], now=2.0)
+    delays.note([LiveEvent("final", Segment(0.5, 1.2, "b", words[1:], None), 1, 1.6)], now=2.5)
     assert delays.seconds == [1.0, 1.0]
     assert delays.report() == "2 words, settled 1.00 s after their end (median), 1.00 s (95th percentile)"
 
