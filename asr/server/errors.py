@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from asr.audio.errors import AudioError
+from asr.audio.io import duration
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +53,12 @@ class TooLong(ApiError):
     def __init__(self, max_seconds: float):
         super().__init__(413, f"the recording is longer than {max_seconds / 60:g} minutes, the limit of this server: "
                               "send it in parts", "audio_too_long", "file")
+
+    @classmethod
+    def check(cls, source: Path, max_seconds: float) -> None:
+        """Raise at once for what its header says is far over the limit; by less, a header may be wrong."""
+        if (duration(source) or 0.0) > 2 * max_seconds:
+            raise cls(max_seconds)
 
 
 def as_api_error(error: BaseException) -> ApiError:

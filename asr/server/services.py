@@ -70,6 +70,7 @@ class EnhancingThread:
                 raise TooLong(max_seconds)
             progress(done)
 
+        await asyncio.to_thread(TooLong.check, source, max_seconds)
         run = contextvars.copy_context().run  # the page's progress bar knows by the context whose it is
         work = partial(run, self.denoiser.denoise_file, source, target, watched)
         try:

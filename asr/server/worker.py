@@ -78,6 +78,7 @@ class Job:
         """Decode the next block as the transcriber would; the segments that it ends, and whether it was the last."""
         try:
             if self._blocks is None:
+                TooLong.check(self.source, self.max_seconds)
                 self.report.strict = transcriber.strict
                 self._blocks = stream(self.source, report=self.report, **transcriber.reading)
                 self._speech = transcriber.segmenter.start()

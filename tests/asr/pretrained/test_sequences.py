@@ -91,3 +91,33 @@ def test_a_converted_folder_goes_to_faster_whisper(tmp_path):
     (tmp_path / "model.bin").write_bytes(b"no model")
     with pytest.raises((OSError, ValueError), match="faster-whisper"):  # cannot load it, or is not installed
         load_recogniser(tmp_path, "cpu")
+
+
+def test_faster_whisper_is_told_names_and_no_strength(tmp_path, monkeypatch):
+    told = {}
+
+    class WhisperModel:
+        supported_languages, model = ("en",), SimpleNamespace(is_multilingual=False)
+
+        def __init__(self, *args, **kwargs):
+            pass
+
+        def transcribe(self, wave, **options):
+            told.update(options)
+            return [], None
+
+    monkeypatch.setitem(sys.modules, "faster_whisper", SimpleNamespace(WhisperModel=WhisperModel))
+    (tmp_path / "model.bin").touch()
+    recogniser, names = load_recogniser(tmp_path, "cpu"), DecodeOptions(hotwords=("Hepzibah", "Moby Dick"))
+    recogniser.prepare(names)
+    recogniser.transcribe_batch([noise(1)], names)
+    assert told["hotwords"] == "Hepzibah, Moby Dick"
+    recogniser.transcribe_batch([noise(1)], DecodeOptions())
+    assert told["hotwords"] is None
+    with pytest.raises(ValueError, match="has no strength"):
+        recogniser.prepare(replace(names, hotword_strength=2.0))
+
+
+def test_a_whisper_of_transformers_says_where_names_go(whisper):
+    with pytest.raises(ValueError, match="as --initial_prompt, and through faster-whisper as --hotwords"):
+        load_recogniser(whisper, "cpu").prepare(DecodeOptions(hotwords=("Hepzibah",)))

@@ -1,6 +1,7 @@
 """Bad, huge, slow and abandoned requests: each gets its answer and harms nothing."""
 
 import contextlib
+import gzip
 import json
 import signal
 import socket
@@ -58,7 +59,9 @@ BAD_FILES = {
     "random": np.random.default_rng(0).bytes(10_000),
     "nan": encoded(np.full(8_000, np.nan, np.float32), subtype="FLOAT"),
     "no samples": encoded(np.zeros(0, np.float32)), "html": b"<!doctype html><audio src=x>",
-    "rate": GOOD[:24] + (1).to_bytes(4, "little") + GOOD[28:],
+    "rate": GOOD[:24] + (100).to_bytes(4, "little") + GOOD[28:], "gzip": gzip.compress(bytes(5_000_000)),
+    "channels": GOOD[:22] + b"\xff\xff" + GOOD[24:], "box": (1).to_bytes(4) + b"moov" + (1 << 60).to_bytes(8),
+    "hls": b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://127.0.0.1/metrics\n#EXT-X-ENDLIST\n",
 }  # fmt: skip
 
 
@@ -109,6 +112,7 @@ def test_names_of_files_are_only_names(post, name):
 BAD_FIELDS = [
     {"response_format": "docx"}, {"temperature": "hot"}, {"temperature": "7"}, {"stream": "perhaps"},
     {"timestamp_granularities[]": "letter"}, {"model": "no/such/model"}, {"model": "../../etc"},
+    {"temperature": "nan"}, {"language": "x" * 10_000}, {"response_format": "srt", "stream": "true"},
 ]  # fmt: skip
 
 
@@ -154,8 +158,9 @@ def test_upload_too_large(post):
 
 
 @pytest.mark.parametrize("path", ["/v1/audio/transcriptions", "/v1/audio/enhancements"])
-def test_recording_too_long_for_its_size(post, path):
-    day = encoded(np.zeros(16_000 * 600, np.float32), kind="FLAC")  # 10 minutes in a few kB
+@pytest.mark.parametrize("minutes", [1.5, 10])  # found out by reading, and by the header
+def test_recording_too_long_for_its_size(post, path, minutes):
+    day = encoded(np.zeros(int(16_000 * 60 * minutes), np.float32), kind="FLAC")  # minutes in a few kB
     assert len(day) < 200_000
     answer = post(path, files={"file": ("day.flac", day)})
     assert answer.status_code == 413 and "longer than 1 minutes" in answer.json()["error"]["message"]
@@ -170,6 +175,23 @@ def half_a_request(toy_server, announced=100_000):
     with socket.create_connection(("127.0.0.1", toy_server.port)) as connection:
         connection.sendall(b"\r\n".join(lines) + head + GOOD[:1_000])
         yield connection
+
+
+FORM = b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+LIVE = b"GET /v1/audio/live HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+
+
+@pytest.mark.parametrize("data", [
+    FORM + b"Content-Length: abc\r\n\r\n", FORM + b"Content-Length: -1\r\n\r\n",
+    FORM + b"Content-Length: 10\r\nContent-Length: 20\r\n\r\n", FORM + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+    b"\x16\x03\x01\x00\xc8\x01\x00\x00" + bytes(190) + b"\r\n\r\n", b"GET /health HTTP/1.1\r\nX: " + b"a" * 1_000_000,
+    LIVE + b"Sec-WebSocket-Key: dGhl\r\nSec-WebSocket-Version: 1\r\n\r\n",
+])  # fmt: skip
+def test_what_is_no_http(toy_server, data):
+    with socket.create_connection(("127.0.0.1", toy_server.port), timeout=30) as connection:
+        connection.sendall(data)
+        answer = connection.recv(100)
+    assert answer.startswith((b"HTTP/1.1 400", b"HTTP/1.1 401"))
 
 
 def test_slow_upload(toy_server):

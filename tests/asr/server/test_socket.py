@@ -77,6 +77,19 @@ def test_message_that_means_nothing(open_socket):
         assert "binary" in json.loads(socket.recv())["message"]
 
 
+@pytest.mark.parametrize(("frame", "code"), [
+    (b"\x81\x82\0\0\0\0\xff\xfe", 1007), (b"\x83\x81\0\0\0\0x", 1002), (b"\xf2\x81\0\0\0\0x", 1002),
+    (b"\x82\x02ab", 1002), (b"\x80\x82\0\0\0\0xx", 1002), (b"\x82\xff\x40" + bytes(11), 1009),
+])  # fmt: skip
+def test_frames_that_are_none(open_socket, frame, code):
+    """Not UTF-8, reserved kind, reserved bits, not masked, going on with nothing, 2^62 bytes."""
+    with open_socket() as socket:
+        socket.socket.sendall(frame)
+        with pytest.raises(ConnectionClosed) as closed:
+            socket.recv(timeout=30)
+        assert closed.value.rcvd.code == code
+
+
 def test_one_stream_too_many_and_one_that_breaks_off(open_socket):
     with open_socket() as first:
         first.send(pcm(np.zeros(16_000)))
