@@ -1,6 +1,9 @@
 """Whisper models of transformers and faster-whisper, tiny and random."""
 
 import json
+import sys
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
