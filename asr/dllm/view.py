@@ -77,10 +77,16 @@ def table_rows(result: Denoised, row: int, tokenizer: Vocabulary) -> list[str]:
     """Rows of an HTML table for one utterance: the draft, each pass, the text; kinds of cells are CSS classes."""
     lines = []
     for number, cells in enumerate(passes(result, row, tokenizer)):
-        spans = "".join(f'<span class="{kind}">{html.escape(text)}</span>' for kind, text in cells)
+        spans = "".join(_span(*cell) for cell in cells)
         lines.append(f'<tr><td class="pass">{f"pass {number}" if number else "draft"}</td><td>{spans}</td></tr>')
     text = html.escape(tokenizer.decode(result.tokens[row]))
     return [*lines, f'<tr><td class="pass">text</td><td><b>{text}</b></td></tr>']
+
+
+def _span(kind: str, text: str) -> str:
+    """A cell; the space before a word stays outside, so that a background has the word's width."""
+    space = " " if text.startswith(" ") else ""
+    return f'{space}<span class="{kind}">{html.escape(text[len(space) :])}</span>'
 
 
 class Figure:
