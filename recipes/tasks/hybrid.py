@@ -19,6 +19,7 @@ from asr.ar.greedy import IGNORED, decode_greedily
 from asr.ctc.beam import greedy
 from asr.ctc.model import ctc_loss
 from asr.hybrid.branch import BranchSizes
+from asr.hybrid.encoder import within
 from asr.hybrid.model import HybridModel
 from asr.hybrid.start import from_whisper
 from asr.score import error_counts, whisper_normaliser
@@ -98,6 +99,8 @@ class HybridTask:
         frozen: parts that stay as they are.
         label_steps: so many steps the branch learns the labels of frames, which stores made with `--align` have, in
             place of CTC.
+        teacher: folder of a hybrid model with the same units and stride, whose branch this one imitates frame by frame
+            in place of CTC (Hinton et al. 2015, Sec. 2): a fresh branch need not find out again which frame says what.
         padded: hear every utterance padded to 30 s, as Whisper does; for comparison.
         seed: of fresh weights, data order and masks.
     """
@@ -110,6 +113,7 @@ class HybridTask:
         rates: dict[str, float] | None = None,
         frozen: list[str] | None = None,
         label_steps: int = 0,
+        teacher: str | None = None,
         padded: bool = False,
         seed: int = 0,
     ):
@@ -118,6 +122,7 @@ class HybridTask:
         self.model = start.model()
         for part in frozen or []:
             self.model.get_submodule(part).requires_grad_(False)
+        self.teacher = None if teacher is None else teaches(teacher, self.model)
         self.speech = WrittenBatches(data, self.model, seed, padded)
         self.train_batches, self.load = self.speech.plan, self.speech.load
         if label_steps and not self.speech.has_labels():
@@ -128,12 +133,22 @@ class HybridTask:
         by_labels = batch["step"] < self.label_steps
         if by_labels:
             branch = _nll(log_probabilities, batch["labels"])
+        elif self.teacher is not None:
+            branch = self._imitated(batch, log_probabilities, steps)
         else:
             branch = ctc_loss(log_probabilities, steps, batch["units"], batch["unit_lengths"])
         logits = model.decoder(batch["inputs"], model.decoder.remember(hidden, frames))
         decoder = F.cross_entropy(logits.float().transpose(1, 2), batch["wanted"], ignore_index=IGNORED)
-        logs = {"labels" if by_labels else "ctc": float(branch.detach()), "decoder": float(decoder.detach())}
+        kind = "labels" if by_labels else "ctc" if self.teacher is None else "imitation"
+        logs = {kind: float(branch.detach()), "decoder": float(decoder.detach())}
         return self.ctc * branch + (1 - self.ctc) * decoder, logs
+
+    def _imitated(self, batch: dict[str, Tensor], log_probabilities: Tensor, steps: Tensor) -> Tensor:
+        """Mean divergence of what the branch says of each frame from what the teacher says."""
+        with torch.no_grad():
+            *_, wanted, _ = self.teacher.to(steps.device)(batch["features"], batch["lengths"])
+        real = within(log_probabilities.shape[1], steps)
+        return F.kl_div(log_probabilities[real], wanted[real], log_target=True, reduction="batchmean")
 
     @torch.inference_mode()
     def validate(self, model: HybridModel) -> dict[str, float]:
@@ -153,6 +168,22 @@ class HybridTask:
 
     def export(self, model: HybridModel, folder: Path) -> None:
         model.save_half(folder)
+
+
+def teaches(folder: str, model: HybridModel) -> HybridModel:
+    """The hybrid model of a folder.
+
+    Raises:
+        ValueError: its branch says something else than the model's.
+    """
+    teacher = HybridModel.from_pretrained(folder).eval().requires_grad_(False)
+    theirs, ours = ((m.units.pieces, m.branch.sizes.stride) for m in (teacher, model))
+    if theirs != ours:
+        raise ValueError(
+            f"teacher {folder}: {len(theirs[0])} units at a stride of {theirs[1]}, the model has {len(ours[0])} at "
+            f"{ours[1]}; both must be the same (model.units, model.branch.stride)"
+        )
+    return teacher
 
 
 def _nll(log_probabilities: Tensor, labels: Tensor) -> Tensor:

@@ -169,6 +169,28 @@ def test_frames_first_then_ctc(home):
         HybridTask(start(home, name=str(home / "model")), data(home, "train"), label_steps=2)
 
 
+def test_a_branch_imitates_that_of_a_teacher(home, tmp_path):
+    teacher, same = str(home / "model"), start(home, name=str(home / "model"))
+    task = HybridTask(same, data(home, "train"), ctc=1.0, teacher=teacher)
+    batch = task.load(task.train_batches(0, 0, 1)[0])
+    loss, logs = task.loss(task.model.eval(), {**batch, "step": 0})
+    assert float(loss.detach()) == pytest.approx(0, abs=1e-5) and set(logs) == {"imitation", "decoder"}
+    torch.nn.init.zeros_(task.model.branch.head.weight)
+    optimiser = torch.optim.Adam(task.model.branch.parameters(), 1e-2)
+    losses = []
+    for _ in range(30):
+        optimiser.zero_grad()
+        loss, _ = task.loss(task.model, {**batch, "step": 0})
+        loss.backward()
+        optimiser.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.5 * losses[0]
+    fewer = Tokenizer.train(["abba", "cab"], 8)
+    (tmp_path / "units.json").write_text(fewer.definition, encoding="utf-8")
+    with pytest.raises(ValueError, match="both must be the same"):
+        HybridTask(start(home, units=str(tmp_path / "units.json")), data(home, "train"), teacher=teacher)
+
+
 def test_frozen_parts_do_not_learn_and_stores_without_share_are_not_read(home):
     folders = [Share(str(home / "train"), 1.0), Share(str(home / "nowhere"), 0.0)]
     sets = SpeechData(stores=folders, validation=str(home / "train"), validation_utterances=2)
