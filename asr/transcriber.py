@@ -150,6 +150,9 @@ class Transcriber:
             except AudioError as error:
                 recording.error = error
             recording.is_read = True
+            if self.clips and not recording.error and recording.seconds <= self.clips[-1][0]:
+                recording.report.remarks.append(f"ends at {recording.seconds:.1f} s, before the clip that starts at "
+                                                f"{self.clips[-1][0]:g} s")
         self._recognise(pool, on_segments)
         yield from _finished(waiting, on_error, self.writer)
 
@@ -175,8 +178,8 @@ class Transcriber:
 
     def _recognise(self, pool: list[tuple[_Recording, SpeechSegment]], on_segments: Callable) -> None:
         """Recognise and remove everything in the pool."""
+        ready: dict[int, tuple[_Recording, list[Segment]]] = {id(r): (r, []) for r, _ in pool}  # in their order
         pool.sort(key=lambda item: item[1].duration, reverse=True)
-        ready: dict[int, tuple[_Recording, list[Segment]]] = {}
         while pool:
             batch = [item for item in pool[: self.batch_size] if not item[0].error]
             del pool[: self.batch_size]
@@ -185,9 +188,10 @@ class Transcriber:
             for (recording, _), segment in zip(batch, self.recognise([s for _, s in batch]), strict=True):
                 if segment.text:
                     recording.segments.append(segment)
-                    ready.setdefault(id(recording), (recording, []))[1].append(segment)
+                    ready[id(recording)][1].append(segment)
         for recording, segments in ready.values():
-            on_segments(recording.source, sorted(segments, key=lambda s: s.start))
+            if segments:
+                on_segments(recording.source, sorted(segments, key=lambda s: s.start))
 
     def _wave(self, segment: SpeechSegment) -> np.ndarray:
         wave = levelled(segment.wave)
@@ -228,6 +232,10 @@ class _Recording:
             raise AudioError(f'dict with {sorted(map(str, source))}: expected "array" (or "raw") and "sampling_rate"')
         return cls(array, source["sampling_rate"])
 
+    @property
+    def seconds(self) -> float:
+        return self.samples / SAMPLING_RATE
+
     def blocks(self, progress: Callable[[float], None], strict: bool, reading: dict) -> Iterator[np.ndarray]:
         is_encoded = hasattr(self.source, "read") or isinstance(self.source, (str, bytes, os.PathLike))
         if is_encoded and self.sampling_rate is not None:
@@ -247,8 +255,7 @@ class _Recording:
         if writer and segments:
             texts = writer([segment.text for segment in segments])
             segments = [segment.with_text(text) for segment, text in zip(segments, texts, strict=True)]
-        return Transcript(segments, self.samples / SAMPLING_RATE, self.report.missing, self.report.remarks,
-                          self.language)
+        return Transcript(segments, self.seconds, self.report.missing, self.report.remarks, self.language)
 
 
 def _finished(waiting: deque[_Recording], on_error, writer: Writer | None) -> Iterator[tuple[Source, Transcript]]:

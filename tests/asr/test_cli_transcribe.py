@@ -156,11 +156,16 @@ def test_subtitle_limits(transcribe, recordings):
     assert len(texts) > 1 and all(" " not in text for text in texts)
 
 
-def test_verbose_shows_segments(transcribe, recordings):
+def test_verbose_shows_segments(transcribe, recordings, tmp_path):
     options = ("--verbose", "--threads", "1", "--decoder", "beam")
     status, out, messages = transcribe(recordings / "a.wav", *options)
     assert status == 0 and out.strip()
     assert "[00:00.000 --> 00:01.000]" in messages and "-->" not in out
+    soundfile.write(tmp_path / "longer.wav", 0.1 * np.random.default_rng(0).standard_normal(3 * RATE), RATE)
+    files = [recordings / "a.wav", tmp_path / "longer.wav"]
+    _, _, messages = transcribe(*files, *options, "--batch_size", "2")
+    shown = [line for line in messages.splitlines() if "-->" in line]
+    assert ["a.wav" in line for line in shown] == [True, False]  # as they were given, not by length
 
 
 def test_silence_is_no_error(tiny_ctc_model, tmp_path, capsys):
@@ -306,6 +311,8 @@ def test_clips_and_times_of_text(transcribe, tmp_path):
         status, _, messages = transcribe(tmp_path / "long.wav", "--clip_timestamps", wrong)
         assert status == 2 and "one after the other" in messages
     assert "times of its own" in transcribe(tmp_path / "long.wav", "-f", "srt", "--timestamps")[2]
+    status, printed, messages = transcribe(tmp_path / "long.wav", "--clip_timestamps", "100")
+    assert (status, printed) == (0, "") and "ends at 4.0 s, before the clip that starts at 100 s" in messages
 
 
 def test_names_to_expect(transcribe, recordings, tmp_path):
