@@ -12,10 +12,8 @@ COPY dlm dlm
 COPY kernels kernels
 COPY conf conf
 COPY recipes recipes
-RUN pip install --no-cache-dir --editable '.[serve]'
-
-RUN useradd --create-home speech
-USER speech
+RUN pip install --no-cache-dir --editable '.[serve]' && useradd --uid 1000 --create-home speech
+USER 1000
 EXPOSE 8000
 HEALTHCHECK --interval=30s --start-period=60s \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health', timeout=5)"]
