@@ -18,6 +18,7 @@ START, END = Tokenizer.null_id, Tokenizer.end_id  # the twin has no empty slots:
 NEVER = (Tokenizer.blank_id, Tokenizer.mask_id, START)
 IGNORED = -100  # target of padding
 TOKENS_PER_FRAME = 0.6  # no one speaks faster; bounds the length of a text
+LOOKAHEAD = 2  # tokens of a draft that are verified at once: of more, most are computed in vain
 LOOP = 8  # tokens of the longest phrase that is looked for at the end of a text, again and again
 
 
@@ -76,7 +77,7 @@ def decode_greedily(model: Writes, speech: object) -> Decoded:
     """The most probable next token until the end of the text; finished utterances leave the batch."""
     batch = len(speech.frames)
     limits = [min(longest(int(f)), model.most_tokens) for f in speech.frames]
-    result = Decoded([[] for _ in range(batch)], [[] for _ in range(batch)], *(torch.zeros(2, batch, dtype=torch.long)))
+    written, sures, passes = [[] for _ in range(batch)], [[] for _ in range(batch)], [0] * batch
     rows, cache, marks = torch.arange(batch), new_cache(model), marks_of(model)
     running = [True] * batch
     tokens = torch.full((batch, 1), marks.start, device=speech.frames.device)
@@ -89,36 +90,36 @@ def decode_greedily(model: Writes, speech: object) -> Decoded:
         for row, token, sure in zip(rows.tolist(), best.indices.tolist(), best.values.tolist(), strict=True):
             if not running[row]:
                 continue
-            result.passes[row] += 1
-            if token == marks.end or len(result.tokens[row]) >= limits[row]:
+            passes[row] += 1
+            if token == marks.end or len(written[row]) >= limits[row]:
                 running[row] = False
                 continue
-            result.tokens[row].append(token)
-            result.confidences[row].append(sure)
-            if again := repeated(result.tokens[row]):
+            written[row].append(token)
+            sures[row].append(sure)
+            if again := repeated(written[row]):
                 running[row] = False
-                del result.tokens[row][-again:], result.confidences[row][-again:]
+                del written[row][-again:], sures[row][-again:]
         tokens = best.indices[:, None]
-    result.token_forwards = result.passes.clone()
-    return result
+    return Decoded(written, sures, torch.tensor(passes), torch.tensor(passes))
 
 
 @torch.inference_mode()
 def decode_speculatively(model: Writes, speech: object, draft: list[int]) -> Decoded:
     """Greedy decoding of one utterance that verifies a draft many tokens at a time (self-speculative decoding).
 
-    A pass checks all that is left of the draft; up to the first disagreement it is accepted, there the model's own
+    A pass checks the next tokens of the draft; up to the first disagreement they are accepted, there the model's own
     token is taken, and the draft goes on behind it. The text is that of `decode_greedily`.
     """
     cache, tokens, confidences, marks = new_cache(model), [], [], marks_of(model)
     limit, passes, computed = min(longest(int(speech.frames[0])), model.most_tokens), 0, 0
     left, pending = list(draft), marks.start
     while True:
-        proposal = torch.tensor([[pending, *left]], device=speech.frames.device)
+        ahead = left[:LOOKAHEAD]
+        proposal = torch.tensor([[pending, *ahead]], device=speech.frames.device)
         best = _next(model, proposal, speech, cache)[0].max(-1)
         passes, computed = passes + 1, computed + proposal.shape[1]
         wanted, sure = best.indices.tolist(), best.values.tolist()
-        agreed = next((i for i, token in enumerate(left) if token != wanted[i]), len(left))
+        agreed = next((i for i, token in enumerate(ahead) if token != wanted[i]), len(ahead))
         accepted = wanted[: agreed + 1]
         for token, confidence in zip(accepted, sure, strict=False):
             if token == marks.end or len(tokens) >= limit:
@@ -150,9 +151,9 @@ def score_sequences(model: Writes, speech: object, sequences: list[list[int]]) -
 
 
 def _behind(draft: list[int], token: int) -> list[int]:
-    """What of a draft follows a token that took the place of its first: it stood there soon, or replaces it."""
-    near = draft[1:4]
-    return draft[2 + near.index(token) :] if token in near else draft[1:]
+    """What of a draft follows a token where its first was expected: it stood there or soon, or replaces that."""
+    near = draft[:4]
+    return draft[1 + near.index(token) :] if token in near else draft[1:]
 
 
 def _next(model: Writes, tokens: Tensor, speech: object, cache: TextCache) -> Tensor:

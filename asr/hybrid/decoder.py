@@ -117,11 +117,10 @@ class TextDecoder(nn.Module):
         count = x.shape[1]
         if before + count > self.sizes.longest:
             raise ValueError(f"a text of {before + count} tokens; the decoder takes {self.sizes.longest} at most")
-        positions = torch.arange(before, before + count, device=tokens.device)
         mask = None
         if count > 1:
-            mask = positions[:, None] >= torch.arange(before + count, device=tokens.device)
-        x = (x + self.positions[positions]).to(self.dtype)
+            mask = torch.ones(count, before + count, dtype=torch.bool, device=tokens.device).tril(before)
+        x = (x + self.positions[before : before + count]).to(self.dtype)
         for number, layer in enumerate(self.layers):
             queries, *own = layer.text.project(layer.text_norm(x))
             x = x + layer.dropout(layer.text.attend(queries, *cache.append(number, *own), mask))

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from asr.eight_bits import quantised
 from asr.hybrid.encoder import Attention
 
+MULTIPLY = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32.default
+
 
 def activation_levels() -> int:
     """Steps from 0 to the largest activation; one bit less where products of 8 bits overflow in 16."""
@@ -35,14 +37,14 @@ class Linear8(nn.Module):
             )
         self.packed = torch.ops.quantized.linear_prepack(weight, None)
         biases = [layer.weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias for layer in layers]
-        self.register_buffer("bias", torch.cat(biases).detach().float())
+        self.bias = torch.cat(biases).detach().float()  # no buffer: those are slow to look up, and these never move
         self.step = 1 / activation_levels()
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., inputs] -> [..., outputs]."""
         loudest = x.abs().amax(-1, keepdim=True)
         # A row of zeros gives 0/0, some whole number from it, and 0 times that.
-        y = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(x / loudest, self.step, 128, self.packed)
+        y = MULTIPLY(x / loudest, self.step, 128, self.packed)
         return torch.addcmul(self.bias, y, loudest)
 
 
@@ -68,6 +70,8 @@ class Attention8(nn.Module):
 def in_eight_bits(module: nn.Module) -> nn.Module:
     """The module with its linear layers in 8 bits, in place; what is itself such a layer or an attention is made anew.
 
+    Dropout goes: asking it costs as much as a small sum, and this is for inference.
+
     Raises:
         RuntimeError, NotImplementedError: torch has no such layers for this processor.
     """
@@ -75,6 +79,8 @@ def in_eight_bits(module: nn.Module) -> nn.Module:
         return Linear8(module)
     if isinstance(module, Attention):
         return Attention8(module)
+    if isinstance(module, nn.Dropout):
+        return nn.Identity()
     for name, child in module.named_children():
         setattr(module, name, in_eight_bits(child))
     return module
