@@ -26,12 +26,12 @@ class Encoded:
     Attributes:
         hidden: [batch, frames, width], what text decoders attend to.
         lengths: [batch] frames of each utterance.
-        states: what leaves each layer, where a CTC branch reads more than `hidden`.
+        mixed: [batch, frames, width] of all layers, where a CTC branch reads more than `hidden`.
     """
 
     hidden: Tensor
     lengths: Tensor
-    states: list[Tensor] | None = None
+    mixed: Tensor | None = None
 
 
 class SpeechEncoder(Protocol):

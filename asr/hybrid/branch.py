@@ -44,11 +44,17 @@ class CTCBranch(nn.Module):
 
     def forward(self, states: list[Tensor], lengths: Tensor) -> tuple[Tensor, Tensor]:
         """States [batch, frames, width] and lengths [batch] -> log-probabilities [batch, frames / stride, units]."""
+        return self.read(self.mix(states), lengths)
+
+    def mix(self, states: list[Tensor]) -> Tensor:
+        """What the branch listens to [batch, frames, width], of the encoder's states."""
         if self.mixture is None:
-            x = self.norms[0](states[-1])
-        else:
-            shares = self.mixture.softmax(0)
-            x = sum(share * norm(state) for share, norm, state in zip(shares, self.norms, states, strict=True))
+            return self.norms[0](states[-1])
+        shares = self.mixture.softmax(0)
+        return sum(share * norm(state) for share, norm, state in zip(shares, self.norms, states, strict=True))
+
+    def read(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """The same as `forward` of what `mix` gives."""
         x = x * within(x.shape[1], lengths).unsqueeze(-1)
         x = F.gelu(self.gather(x.transpose(1, 2))).transpose(1, 2)
         lengths = (lengths + self.sizes.stride - 1) // self.sizes.stride

@@ -89,8 +89,8 @@ class TextDecoder(nn.Module):
     def remember(self, hidden: Tensor, lengths: Tensor) -> SpeechMemory:
         """The speech cache of encoder output [batch, frames, width] with lengths [batch]."""
         hidden = hidden.to(self.dtype)
-        pairs = [layer.speech.keys_values(hidden) for layer in self.layers]
-        pairs = [(k.contiguous(), v.contiguous()) for k, v in pairs]  # or every step copies them
+        # Contiguous, or every step copies them; layer by layer, or they take twice their memory.
+        pairs = [[part.contiguous() for part in layer.speech.keys_values(hidden)] for layer in self.layers]
         valid = torch.arange(hidden.shape[1], device=hidden.device) < lengths[:, None]
         mask = None if bool(valid.all()) else valid[:, None, None, :]
         return SpeechMemory([k for k, _ in pairs], [v for _, v in pairs], mask, lengths)

@@ -128,7 +128,7 @@ class SpeechEncoder(nn.Module):
             seconds = 0.02 * self.sizes.longest
             raise ValueError(f"an utterance of {lengths.max() / 100:.1f} s; the encoder takes {seconds:.0f} s at most")
         valid = within(features.shape[1], lengths)
-        features = features.to(self.first.weight.dtype)
+        features = features.to(self.positions.dtype)
         x = F.gelu(self.first(features.transpose(1, 2))) * valid.unsqueeze(1)
         x = F.gelu(self.second(x)).transpose(1, 2)
         x = x + self.positions[: x.shape[1]]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from asr.eight_bits import quantised
@@ -48,6 +49,26 @@ class Linear8(nn.Module):
         return torch.addcmul(self.bias, y, loudest)
 
 
+class Conv8(nn.Module):
+    """A convolution over time in 8 bits: a linear layer of the frames under its kernel, which are not copied."""
+
+    def __init__(self, source: nn.Conv1d):
+        super().__init__()
+        (self.kernel,), (self.stride,), (self.padding,) = source.kernel_size, source.stride, source.padding
+        weight = source.weight.transpose(1, 2).flatten(1)
+        linear = nn.Linear(weight.shape[1], len(weight), bias=False)
+        linear.weight, linear.bias = nn.Parameter(weight.detach()), source.bias
+        self.linear = Linear8(linear)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[batch, inputs, frames] -> [batch, outputs, ceil(frames / stride)]."""
+        x = F.pad(x.transpose(1, 2), (0, 0, self.padding, self.padding)).contiguous()
+        batch, frames, inputs = x.shape
+        count = (frames - self.kernel) // self.stride + 1
+        windows = x.as_strided((batch, count, self.kernel * inputs), (frames * inputs, self.stride * inputs, 1))
+        return self.linear(windows).transpose(1, 2)
+
+
 class Attention8(nn.Module):
     """`Attention` in 8 bits: layers of one input are computed as one."""
 
@@ -68,7 +89,7 @@ class Attention8(nn.Module):
 
 
 def in_eight_bits(module: nn.Module) -> nn.Module:
-    """The module with its linear layers in 8 bits, in place; what is itself such a layer or an attention is made anew.
+    """The module with its linear layers and convolutions of states in 8 bits, in place; what is one is made anew.
 
     Dropout goes: asking it costs as much as a small sum, and this is for inference.
 
@@ -77,6 +98,8 @@ def in_eight_bits(module: nn.Module) -> nn.Module:
     """
     if isinstance(module, nn.Linear):
         return Linear8(module)
+    if isinstance(module, nn.Conv1d) and module.in_channels == module.out_channels:  # of states, not of sounds
+        return Conv8(module)
     if isinstance(module, Attention):
         return Attention8(module)
     if isinstance(module, nn.Dropout):

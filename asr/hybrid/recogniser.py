@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -42,23 +43,19 @@ class HybridEncoder:
 
     def __call__(self, waves: list[np.ndarray]) -> Encoded:
         pieces = [cut_at_quiet(wave, self.longest) for wave in waves]
-        heard = iter(self._hear([torch.from_numpy(np.ascontiguousarray(p)) for parts in pieces for p in parts]))
-        rows = []  # of each utterance its states
-        for parts in pieces:
-            layers = zip(*(next(heard) for _ in parts), strict=True)
-            rows.append([torch.cat(layer) for layer in layers])
-        states = [pad_sequence(list(layer), batch_first=True) for layer in zip(*rows, strict=True)]
-        return Encoded(states[-1], torch.tensor([len(row[-1]) for row in rows], device=self.device), states)
+        heard = self._hear([torch.from_numpy(np.ascontiguousarray(p)) for parts in pieces for p in parts])
+        rows = [[torch.cat(part) for part in zip(*(next(heard) for _ in parts), strict=True)] for parts in pieces]
+        hidden, mixed = (pad_sequence(list(part), batch_first=True) for part in zip(*rows, strict=True))
+        return Encoded(hidden, torch.tensor([len(row[0]) for row in rows], device=self.device), mixed)
 
-    def _hear(self, waves: list[Tensor]) -> list[list[Tensor]]:
-        """The states [frames, width] of each wave."""
+    def _hear(self, waves: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """The last states [frames, width] of each wave, and what the branch listens to; the others are let go."""
         groups = [[wave] for wave in waves] if torch.device(self.device).type == "cpu" else [waves]
-        rows: list[list[Tensor]] = []
         for group in groups:
             features, lengths = (part.to(self.device) for part in self.model.features(group))
             states, frames = self.model.encoder(features, lengths)
-            rows += [[state[i, :n] for state in states] for i, n in enumerate(frames.tolist())]
-        return rows
+            mixed = self.model.branch.mix(states)
+            yield from ((states[-1][i, :n], mixed[i, :n]) for i, n in enumerate(frames.tolist()))
 
 
 def cut_at_quiet(wave: np.ndarray, longest: int, frame: int = 320) -> list[np.ndarray]:
@@ -81,11 +78,10 @@ class HybridBranch:
 
     def __call__(self, encoded: Encoded) -> tuple[Tensor, Tensor]:
         if encoded.hidden.device.type != "cpu":
-            return self.model.branch(encoded.states, encoded.lengths)
+            return self.model.branch.read(encoded.mixed, encoded.lengths)
         rows = []
         for i, n in enumerate(encoded.lengths.tolist()):
-            states = [state[i : i + 1, :n] for state in encoded.states]
-            rows.append(self.model.branch(states, encoded.lengths[i : i + 1])[0][0])
+            rows.append(self.model.branch.read(encoded.mixed[i : i + 1, :n], encoded.lengths[i : i + 1])[0][0])
         return pad_sequence(rows, batch_first=True), torch.tensor([len(row) for row in rows])
 
 

@@ -60,3 +60,11 @@ def test_a_text_is_judged_the_same_alone_as_in_a_batch(hybrid_folder):
     for i, n in enumerate(lengths.tolist()):
         alone = decoder.denoise(tokens[i : i + 1], decoder.remember(hidden[i : i + 1, :n], lengths[i : i + 1]))
         torch.testing.assert_close(together[i], alone[0], atol=0.02, rtol=0)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 2)])
+def test_convolution_in_eight_bits_hears_the_same(kernel, stride):
+    exact = nn.Conv1d(40, 40, kernel, stride=stride, padding=kernel // 2)
+    x = torch.randn(2, 40, 31)
+    torch.testing.assert_close(in_eight_bits(exact)(x), exact(x), atol=0.05, rtol=0)
