@@ -18,9 +18,11 @@ from asr.audio.level import levelled
 from asr.audio.report import Report, told
 from asr.audio.segment import Segmenter, SpeechSegment
 from asr.loading import load_recogniser
+from asr.memory import give_back
 from asr.output.transcript import Segment, Transcript, fitted
 from asr.recogniser import DecodeOptions, Recogniser
 
+LONG_BATCH = 60.0  # seconds of speech, after which giving back memory takes no time that counts
 POOL_BATCHES = 4  # batches gathered before their segments are sorted by length, so that little is padding
 
 Enhancer = Callable[[np.ndarray, int], np.ndarray]  # wave [samples], its rate -> cleaner wave
@@ -174,6 +176,8 @@ class Transcriber:
         """
         waves = [self._wave(segment) for segment in segments]
         utterances = self.recogniser.transcribe_batch(waves, options or self.options)
+        if sum(segment.duration for segment in segments) > LONG_BATCH:
+            give_back()
         return [self._segment(*pair) for pair in zip(segments, utterances, strict=True)]
 
     def _recognise(self, pool: list[tuple[_Recording, SpeechSegment]], on_segments: Callable) -> None:

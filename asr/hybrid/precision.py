@@ -25,6 +25,7 @@ from asr.hybrid.model import HybridModel
 NO_KERNELS = (RuntimeError, NotImplementedError)  # what torch raises where it lacks a layer for a processor
 PARTS = ("encoder", "branch", "decoder", "slots")
 COMPUTE_TYPES = ("auto", "float32", "bfloat16", "int8")
+ROUNDS = 6  # of trying
 FRAMES_A_STEP = 15  # encoder frames to a token of ordinary speech
 
 
@@ -77,7 +78,7 @@ def fastest(types: tuple[str, ...], width: int = 384, frames: int = 300) -> str:
             own, own_x = _part(copy.deepcopy(layer), name), x.bfloat16() if name == "bfloat16" else x
             _seconds(own, own_x)  # warms up
             runs[name] = partial(_seconds, own, own_x)
-    for _ in range(12):
+    for _ in range(ROUNDS):
         for name, run in runs.items():
             least[name] = min(least.get(name, float("inf")), run())
     return min(least, key=least.__getitem__)

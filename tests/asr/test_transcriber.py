@@ -1,5 +1,7 @@
 """The transcriber around a recogniser that names the pitch of what it hears."""
 
+import platform
+import resource
 import subprocess
 import sys
 
@@ -327,3 +329,20 @@ def test_a_used_transcriber_goes_to_another_process(tmp_path):
 
 def _compute_type(transcriber) -> str:
     return transcriber.recogniser.compute_type
+
+
+def test_memory_that_is_free_goes_back_to_the_system():
+    from pathlib import Path
+
+    from asr.memory import give_back
+
+    status = Path("/proc/self/statm")
+    if not status.exists() or "glibc" not in platform.libc_ver():
+        give_back()  # does nothing
+        return
+    kept = [bytearray(b"x" * 100_000) for _ in range(600)]  # too small to be blocks of their own
+    last = bytearray(b"x" * 100_000)  # what is behind it is not at the end of the heap
+    full = int(status.read_text().split()[1])
+    del kept
+    give_back()
+    assert (full - int(status.read_text().split()[1])) * resource.getpagesize() > 40e6 and last
