@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,6 +18,12 @@ from torch import Tensor
 from asr.audio.io import SAMPLING_RATE
 from asr.output.transcript import Word
 from asr.recogniser import DecodeOptions, Reloadable, Utterance
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+
+MULTILINGUAL = 51_865  # tokens from which on a Whisper knows languages, as openai/whisper tells them apart
 
 
 class SequenceRecogniser(Reloadable):
@@ -32,6 +39,8 @@ class SequenceRecogniser(Reloadable):
         self.sampling_rate = self.extractor.sampling_rate
         self.is_whisper = self.model.config.model_type == "whisper"
         config = self.model.generation_config
+        if self.is_whisper and self.model.config.vocab_size >= MULTILINGUAL:
+            tell_languages(config, self.tokenizer)
         codes = getattr(config, "lang_to_id", None) if self.is_whisper else None
         self.languages = tuple(code.strip("<|>") for code in codes) if codes else ("en",) * self.is_whisper
         if self.is_whisper and not getattr(config, "alignment_heads", None):
@@ -159,6 +168,19 @@ class FasterWhisperRecogniser(Reloadable):
         text = " ".join(segment.text.strip() for segment in segments)
         score = sum(segment.avg_logprob * len(segment.tokens) for segment in segments)
         return Utterance(text, words, float(score))
+
+
+def tell_languages(config: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Fill in what a multilingual Whisper's generation takes for granted, where a conversion has left it out."""
+    if getattr(config, "lang_to_id", None):
+        return
+    from transformers.models.whisper.tokenization_whisper import LANGUAGES
+
+    ids = tokenizer.get_vocab()
+    config.lang_to_id = {f"<|{code}|>": ids[f"<|{code}|>"] for code in LANGUAGES if f"<|{code}|>" in ids}
+    config.task_to_id = {task: ids[f"<|{task}|>"] for task in ("transcribe", "translate")}
+    config.is_multilingual = True
+    config.no_timestamps_token_id, config.prev_sot_token_id = ids["<|notimestamps|>"], ids["<|startofprev|>"]
 
 
 def word_groups(pieces: list[str]) -> list[list[int]]:

@@ -1,6 +1,7 @@
 """Whisper models of transformers and faster-whisper, tiny and random."""
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 from types import SimpleNamespace
@@ -124,3 +125,18 @@ def test_faster_whisper_is_told_names_and_no_strength(tmp_path, monkeypatch):
 def test_a_whisper_of_transformers_says_where_names_go(whisper):
     with pytest.raises(ValueError, match="as --initial_prompt, and through faster-whisper as --hotwords"):
         load_recogniser(whisper, "cpu").prepare(DecodeOptions(hotwords=("Hepzibah",)))
+
+
+def test_a_multilingual_whisper_whose_conversion_left_its_languages_out(whisper, tmp_path, monkeypatch):
+    folder = shutil.copytree(whisper, tmp_path / "converted")
+    config = json.loads((folder / "generation_config.json").read_text())
+    for name in ("lang_to_id", "task_to_id", "is_multilingual", "no_timestamps_token_id", "prev_sot_token_id"):
+        del config[name]
+    (folder / "generation_config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="writes English only"):  # this small, nobody can tell
+        load_recogniser(folder, "cpu").prepare(DecodeOptions(language="de"))
+    monkeypatch.setattr("asr.pretrained.sequences.MULTILINGUAL", 0)
+    told = [DecodeOptions(), DecodeOptions(language="de", task="translate", initial_prompt="Names")]
+    converted, whole = ([load_recogniser(f, "cpu").transcribe_batch([noise(1)], options)[0].text for options in told]
+                        for f in (folder, whisper))  # fmt: skip
+    assert converted == whole
