@@ -10,6 +10,7 @@ import torch
 
 from asr.compact import compact_recogniser
 from asr.hub import model_file
+from asr.memory import give_back
 from asr.recogniser import Recogniser
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -36,6 +37,7 @@ def load_recogniser(
     """
     device = default_device() if device == "auto" else device
     recogniser = _load(shipped(name), device, compute_type)
+    give_back()  # weights in the format of the file
     recogniser.loaded_by = partial(load_recogniser, name, device, recogniser.compute_type or compute_type)
     return recogniser
 
