@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from asr.ctc.beam import BeamOptions
-from asr.ctc.model import COMPACT, CTCModel
+from asr.ctc.model import CTCModel
 from asr.decoders import DECODERS, load_decoder
 from asr.hub import model_file
 from asr.parts import Encoded, TextDecoder
@@ -42,10 +42,10 @@ class CompactBranch:
         return self.model.log_probabilities(encoded.hidden), encoded.lengths
 
 
-def compact_recogniser(name: str | Path | None = None, device: str = "cpu") -> SpeechRecogniser:
-    """A recogniser around a `CTCModel`; without a name, the one that ships in the package."""
+def compact_recogniser(name: str | Path, device: str = "cpu") -> SpeechRecogniser:
+    """A recogniser around the `CTCModel` of a folder or Hub id."""
     model = CTCModel.from_pretrained(name).to(device).eval()
-    ngram = model_file(name or COMPACT, "ngram.npz")
+    ngram = model_file(name, "ngram.npz")
     recogniser = SpeechRecogniser(
         CompactEncoder(model),
         CompactBranch(model),

@@ -1,4 +1,4 @@
-"""The text decoders whose weights are folders of their own: the compact denoiser and its autoregressive twin."""
+"""The text decoders whose weights are folders of their own: the denoiser of a Conformer and its autoregressive twin."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from asr.ar.decoders import BiasedTwin, FusedTwin, RescoredBeam, TwinDecoder
 from asr.ctc.beam import BeamOptions
 from asr.ctc.ngram import NGram
 from asr.dllm.decoder import DenoisingDecoder
-from asr.dllm.network import COMPACT_DENOISER, COMPACT_TWIN, Denoiser
+from asr.dllm.network import Denoiser
 from asr.parts import TextDecoder
 from asr.text.hotwords import Hotwords
 from asr.text.tokenizer import Tokenizer
@@ -29,19 +29,21 @@ def load_decoder(
     lm: Callable[[], NGram | None] = lambda: None,
     hotwords: Hotwords | None = None,
 ) -> TextDecoder:
-    """A decoder by name, with the weights of a folder or Hub id, or the compact ones (None).
+    """A decoder by name, with the weights of a folder or Hub id.
 
     Raises:
-        ValueError: there is no decoder of that name, or its vocabulary is not `tokenizer`.
+        ValueError: there is no decoder of that name, its weights are not named, or its vocabulary is not `tokenizer`.
     """
     if name not in DECODERS:
         raise ValueError(f"decoder {name!r} is unknown; choose one of {', '.join(DECODERS)}")
-    folder = model or (COMPACT_DENOISER if name == "dllm" else COMPACT_TWIN)
-    network = Denoiser.from_pretrained(folder).to(device).eval()
+    if model is None:
+        kind = "denoiser" if name == "dllm" else "autoregressive twin"
+        raise ValueError(f"decoder {name!r} of this model needs a {kind}: name its folder by --decoder_model")
+    network = Denoiser.from_pretrained(model).to(device).eval()
     if network.tokenizer_definition and network.tokenizer_definition != tokenizer.definition:
-        raise ValueError(f"{folder}: has another vocabulary than the recogniser; train it on this recogniser's encoder")
+        raise ValueError(f"{model}: has another vocabulary than the recogniser; train it on this recogniser's encoder")
     if name == "dllm":
-        filter_folder = Path(folder) / "filter"
+        filter_folder = Path(model) / "filter"
         found = filter_folder if filter_folder.is_dir() else None
         return DenoisingDecoder(network, tokenizer, choices, beam, lm, found)
     return twin_decoder(name, network, tokenizer, beam or BeamOptions(), lm, hotwords, **network.decode)

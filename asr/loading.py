@@ -14,7 +14,7 @@ from asr.memory import give_back
 from asr.recogniser import Recogniser
 
 WEIGHTS = Path(__file__).parent / "weights"
-SHIPPED = {"tiny": "hybrid_tiny", "compact": "ctc_compact"}  # what `--model` may be, beside folders and Hub ids
+SHIPPED = {"tiny": "hybrid_tiny"}  # what `--model` may be, beside folders and Hub ids
 DEFAULT = "tiny"
 # What faster-whisper downloads by its size.
 SIZES = ("tiny.en", "base.en", "small", "small.en", "medium", "medium.en", "large-v1", "large-v2", "large-v3", "large",

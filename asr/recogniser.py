@@ -44,7 +44,7 @@ class DecodeOptions:
             beam where the model brings a language model, greedy elsewhere.
         beam_size: prefixes kept by the beam search.
         word_timestamps: find the time and the confidence of each word as well.
-        decoder_model: folder or Hub id of the decoder behind "dllm" or the twin; None: the compact one.
+        decoder_model: folder or Hub id of the denoiser or twin of a `CTCModel`; other models bring their own.
         denoising: choices of "dllm" (fields of `asr.dllm.choices.DenoisingDecode`) other than the model's own.
         language: code of the spoken language, for multilingual models; None lets the model find out.
         task: "transcribe", or "translate" into English.

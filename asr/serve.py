@@ -47,7 +47,7 @@ def make_parser() -> argparse.ArgumentParser:
     option("--log_level", choices=("debug", "info", "warning", "error"), default="info", help="(default: %(default)s)")
 
     option = parser.add_argument_group("models").add_argument
-    option("--model", help="tiny or compact, which ship, or the folder or Hub id of another model (default: tiny)")
+    option("--model", help="tiny, which ships, or the folder or Hub id of another model (default: tiny)")
     option("--compute_type", choices=("auto", "float32", "bfloat16", "int8"), default="auto",
            help="number format; auto takes the fastest on this machine (default: %(default)s)")
     option("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps ... (default: %(default)s)")

@@ -50,7 +50,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     option = parser.add_argument
     option("audio", nargs="+", help="files, folders, glob patterns, @list.txt (one a line), or - for standard input")
-    option("--model", help="tiny or compact, which ship, or the folder or Hub id of another model (default: tiny)")
+    option("--model", help="tiny, which ships, or the folder or Hub id of another model (default: tiny)")
     option("--compute_type", choices=("auto", "float32", "bfloat16", "int8"), default="auto",
            help="number format; auto takes the fastest on this machine (default: %(default)s)")
     option("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps ... (default: %(default)s)")
@@ -97,7 +97,8 @@ def _recognition_options(parser: argparse.ArgumentParser) -> None:
            help="CTC: greedy or beam; on top of it: dllm denoises the CTC draft, ar writes token by token, speculative "
                 "does so verifying the draft, fused searches with the n-gram while it does so, rescored lets the model "
                 "of ar judge the texts of the beam (default: the model's own)")
-    option("--decoder_model", metavar="NAME", help="folder or Hub id of the model behind the last five decoders")
+    option("--decoder_model", metavar="NAME", help="folder or Hub id of the model behind the last five decoders, "
+           "of a --model that brings none")
     option("--denoising", nargs="+", default=[], metavar="KEY=VALUE",
            help="choices of the dllm decoder: prior, threshold, slots, commit, pruning, early_exit, speech_cache, "
                 "elastic, max_passes ... (asr.dllm.choices.DenoisingDecode)")

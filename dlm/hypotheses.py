@@ -46,7 +46,7 @@ class Hypothesiser:
     """Several checkpoints of our recogniser; each utterance is heard by one of them.
 
     Args:
-        models: folders or Hub ids of `CTCModel`s; None among them is the compact model.
+        models: folders or Hub ids of `CTCModel`s.
         difficulties: dropout and masks.
         nbest: hypotheses of each utterance; 1 skips the beam search.
         batch_frames: frames of 10 ms in a padded batch.
@@ -57,7 +57,7 @@ class Hypothesiser:
 
     def __init__(
         self,
-        models: Sequence[str | None] = (None,),
+        models: Sequence[str],
         difficulties: Difficulties | None = None,
         nbest: int = 4,
         batch_frames: int = 16_000,

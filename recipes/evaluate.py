@@ -37,7 +37,7 @@ class Evaluation:
         data: table of recordings (asr) or folder of pairs (enhance).
         asr: decoder: greedy, beam, dllm or ar.
         enhance: enhancer by name, folder or ONNX file, or a folder of enhanced files; or a list of these.
-        model: folder or Hub id of the recogniser; null is the compact one.
+        model: folder or Hub id of the recogniser; null is the one that ships.
         metrics: of enhancement, out of si_snr, pesq, stoi, estoi and dnsmos; null is all.
         texts: table with the texts of an enhancement set, for its word error rates.
         wer: transcribe when evaluating enhancement.

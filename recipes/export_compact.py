@@ -1,6 +1,6 @@
 """Turn a trained run into a model folder that is ready for the package or the Hub, with a generated card.
 
-    python -m recipes.export_compact outputs/ctc_compact asr/weights/ctc_compact --data "4.6 h of LibriSpeech ..."
+    python -m recipes.export_compact outputs/ctc_compact exported/ctc_compact --data "4.6 h of LibriSpeech ..."
     python -m recipes.export_compact outputs/ctc_finetune finetuned --data "our own calls" --license other
     python -m recipes.export_compact outputs/dllm_asr_large me/dllm-asr --data "LibriSpeech" --push
 

@@ -35,7 +35,7 @@ THRESHOLD = "highest word difference, normalised, of two recognisers that agree 
 HELD_OUT = "tables for testing: their recordings and their speakers are left out"
 NORMALISE = "speak the text as written, but keep it in lower case without punctuation; leaves out sentences with digits"
 FEATURES = "log_mel: what our own encoders read (default); whisper: what hybrid recognisers read, see hybrid_tiny"
-ALIGN = "keep the times of the words too, by this recogniser of ours: a name such as compact, or a folder"
+ALIGN = "keep the times of the words too, by this recogniser of ours: tiny, which ships, or a folder"
 FORMAT = "features: a feature store; flac, opus: audio files and OUT/table.tsv (default: %(default)s)"
 
 # -- commands ----------------------------------------------------------------------------------------------

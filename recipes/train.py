@@ -1,7 +1,7 @@
 """Train a system.
 
     python -m recipes.train experiment=debug                     # seconds on a CPU, synthetic data
-    python -m recipes.train experiment=ctc_compact               # the recogniser that ships
+    python -m recipes.train experiment=ctc_compact               # a small Conformer
     python -m recipes.train experiment=ctc_compact trainer.steps=200 name=try
     torchrun --nproc_per_node=8 -m recipes.train experiment=ctc_librispeech960
     python -m recipes.train experiment=dllm_asr_llada8b --dry_run   # parameters and memory, nothing loaded

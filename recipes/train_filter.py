@@ -1,6 +1,7 @@
 """Train the learned commit filter (Learn2PD, arXiv 2509.25188) of a denoiser, after the fact and in minutes.
 
-    python -m recipes.train_filter STORE... --denoiser outputs/denoiser_compact/model --recogniser outputs/ctc/model
+    python -m recipes.train_filter STORE... --denoiser outputs/denoiser_compact/model \\
+        --recogniser outputs/ctc_compact/model
 
 Utterances are denoised one position at a time, the slow exact way. For each pass and open position the filter learns
 whether the best token of that moment is the final one. A tenth of the utterances is held out: on these the threshold
@@ -23,8 +24,8 @@ def main(argv: list[str] | None = None) -> int:
         prog="python -m recipes.train_filter", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("stores", nargs="+", help="feature stores of training speech")
-    parser.add_argument("--denoiser", type=Path, help="its folder (default: the compact one); the filter goes into it")
-    parser.add_argument("--recogniser", help="model whose encoder it listens to (default: the compact one)")
+    parser.add_argument("--denoiser", type=Path, required=True, help="its folder; the filter goes into it")
+    parser.add_argument("--recogniser", required=True, help="model whose encoder it listens to")
     parser.add_argument("--utterances", type=int, default=400)
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument(

@@ -1,7 +1,7 @@
 """The autoregressive twin as a part of a recogniser: writing, verifying the draft, searching with the n-gram, judging.
 
-One set of decoders serves every model with `remember`, `extend` and `denoise` (causal): the compact twin, the decoder
-of the hybrid recogniser and causal language models. A model with a vocabulary of its own says so by `tokens`.
+One set of decoders serves every model with `remember`, `extend` and `denoise` (causal): the Conformer's twin, the
+decoder of the hybrid recogniser and causal language models. A model with a vocabulary of its own says so by `tokens`.
 """
 
 from __future__ import annotations

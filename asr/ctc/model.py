@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +13,6 @@ from asr.ctc.encoder import SUBSAMPLING, Encoder, EncoderConfig
 from asr.hub import HubModel
 from asr.text.tokenizer import Tokenizer
 
-COMPACT = Path(__file__).parent.parent / "weights" / "ctc_compact"
 NUM_CHARACTERS = 29  # blank, space, apostrophe, a-z
 
 
@@ -53,11 +51,6 @@ class CTCModel(nn.Module, HubModel):
     @classmethod
     def create(cls, config: EncoderConfig, tokenizer: Tokenizer) -> CTCModel:
         return cls(encoder=dataclasses.asdict(config), tokenizer=tokenizer.definition)
-
-    @classmethod
-    def from_pretrained(cls, name: str | Path | None = None, **kwargs) -> CTCModel:
-        """Load from a folder or a Hub id; None loads the compact model that ships in the package."""
-        return super().from_pretrained(name or COMPACT, **kwargs)
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """features [batch, frames, mel], lengths [batch] -> log-probabilities [batch, frames', vocabulary], lengths."""

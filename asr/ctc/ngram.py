@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 
 LOG_STEP = 12.0 / 255  # log-probabilities are stored in 256 steps down to -12
-COMPACT = Path(__file__).parent.parent / "weights" / "ctc_compact" / "ngram.npz"
 PROTECTED = 1e-12
 
 
@@ -204,9 +203,9 @@ class NGram:
             np.savez_compressed(file, **arrays)
 
     @classmethod
-    def load(cls, path: str | Path | None = None) -> NGram:
-        """Read a model written by `save`; None reads the one that ships in the package."""
-        with np.load(path or COMPACT) as file:
+    def load(cls, path: str | Path) -> NGram:
+        """Read a model written by `save`."""
+        with np.load(path) as file:
             vocabulary, order = int(file["vocabulary"]), int(file["order"])
             bits, keys, probabilities, backoffs = _bits(vocabulary), [], [], []
             for n in range(1, order + 1):

@@ -17,7 +17,7 @@ SEARCHES = ("none", "ngram")
 
 @dataclass(frozen=True)
 class DenoisingDecode:
-    """Every choice of denoising decoding; the compact denoiser brings the defaults that dev shows to be best.
+    """Every choice of denoising decoding; a denoiser brings the defaults that dev shows to be best for it.
 
     Args:
         prior: "ctc" lays the greedy CTC draft on the canvas, "beam" the beam search's, "none" starts from masks.

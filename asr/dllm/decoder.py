@@ -1,6 +1,6 @@
 """dLLM-ASR as a part of a recogniser: the CTC draft on a canvas, denoised in a few passes.
 
-One decoder serves every model with `hear` and `denoise`: the compact denoiser, which writes in the units of the CTC
+One decoder serves every model with `hear` and `denoise`: the Conformer's denoiser, which writes in the units of the CTC
 branch, and pretrained language models, which have a vocabulary of their own (`tokens`) into which the draft is put.
 """
 
@@ -45,7 +45,7 @@ class CanvasVocabulary(Vocabulary, Protocol):
 
 
 class SharedTokens:
-    """The vocabulary of the compact denoiser: that of the CTC branch, so that drafts stay what they are."""
+    """The vocabulary of the Conformer's denoiser: that of the CTC branch, so that drafts stay what they are."""
 
     null = NULL
 

@@ -8,7 +8,7 @@ them settled. What the loop saves is switchable, so that each saving can be meas
     speech cache  keys and values of the speech are computed once
     elastic       keys and values of committed positions are refreshed where attention has drifted (asr.dllm.elastic)
 
-Anything with `denoise(canvas, speech, ...) -> logits` can be behind it: the compact denoiser and large diffusion
+Anything with `denoise(canvas, speech, ...) -> logits` can be behind it: small denoisers and large diffusion
 language models alike.
 """
 

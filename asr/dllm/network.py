@@ -16,7 +16,6 @@ from __future__ import annotations
 import dataclasses
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -27,9 +26,6 @@ from asr.hub import HubModel
 from asr.parts import Listened
 from asr.text.tokenizer import Tokenizer
 
-WEIGHTS = Path(__file__).parent.parent / "weights"
-COMPACT_DENOISER = WEIGHTS / "denoiser_compact"
-COMPACT_TWIN = WEIGHTS / "ar_compact"
 FAINTEST = -12.0  # least CTC log-probability that enters a decoder's logits
 
 
@@ -146,11 +142,6 @@ class Denoiser(nn.Module, HubModel):
     @classmethod
     def create(cls, config: DenoiserConfig, tokenizer=None) -> Denoiser:
         return cls(dataclasses.asdict(config), tokenizer.definition if tokenizer else None)
-
-    @classmethod
-    def from_pretrained(cls, name: str | Path | None = None, **kwargs) -> Denoiser:
-        """Load from a folder or a Hub id; None loads the compact denoiser that ships in the package."""
-        return super().from_pretrained(name or COMPACT_DENOISER, **kwargs)
 
     @property
     def head_size(self) -> int:

@@ -2,7 +2,7 @@
 
 dLLM-ASR (arXiv 2601.17902) at its own scale. The CTC branch is a linear layer on the encoder's frames with a small
 vocabulary of our own; its hypothesis, tokenised again, is the prior of the denoiser. The canvas, the commit rules
-and the denoising loop are those of the compact model (`asr.dllm.canvas`, `asr.dllm.commit`, `asr.dllm.loop`).
+and the denoising loop are those of our own models (`asr.dllm.canvas`, `asr.dllm.commit`, `asr.dllm.loop`).
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from asr.audio.errors import AudioError
 from asr.audio.io import SAMPLING_RATE, stream
+from asr.server.errors import ApiError
 
 if TYPE_CHECKING:
     from asr.recogniser import Recogniser, SpeechRecogniser
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 LONGEST = 10.0  # seconds of speech that are shown
 SEARCHED = 60 * SAMPLING_RATE  # samples in which speech is looked for
-# The paper's loop on the draft; the compact denoiser's own choice is one pass and a search, which shows little.
+# The paper's loop on the draft; a model's own choice may be one pass and a search, which shows little.
 PAPER = {"prior": "ctc", "threshold": 0.9, "search": "none"}
 PACE = 0.4  # seconds between two passes on the page
 
@@ -39,17 +39,18 @@ LEGEND = ('<p class="canvas canvas-legend"><span class="draft">kept from the dra
           '<span class="empty">_</span> empty slot</p>')  # fmt: skip
 
 
-@lru_cache(maxsize=1)
-def with_denoiser(recogniser: Recogniser) -> SpeechRecogniser:
-    """The recogniser itself if it has a denoising decoder, else the compact one that ships, which has."""
-    from asr.loading import load_recogniser
+def prepare(recogniser: Recogniser) -> None:
+    """Load the denoising decoder.
+
+    Raises:
+        ApiError: the model has none.
+    """
     from asr.recogniser import DecodeOptions
 
     try:
         recogniser.prepare(DecodeOptions("dllm", denoising=PAPER))
-        return recogniser
     except ValueError:
-        return load_recogniser("compact", "cpu")
+        raise ApiError(400, "The model that is served has no denoising decoder; the default model has one.") from None
 
 
 def first_speech(source: Path, transcriber: Transcriber) -> np.ndarray:

@@ -137,8 +137,8 @@ class _Page:
         with _told_to_the_user(), self.services.admission.enter():
             source = _chosen(path)
             wave = await asyncio.to_thread(canvas_view.first_speech, source, self.services.transcriber)
-            own = self.services.transcriber.recogniser
-            recogniser = await asyncio.to_thread(canvas_view.with_denoiser, own)
+            recogniser = self.services.transcriber.recogniser
+            await asyncio.to_thread(canvas_view.prepare, recogniser)
             work = self.services.worker.call(lambda: canvas_view.denoised(recogniser, wave))
             rows = canvas_view.rows(await asyncio.wrap_future(work), recogniser.vocabulary)
             for count in range(1, len(rows) + 1):

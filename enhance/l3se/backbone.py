@@ -83,8 +83,8 @@ class CompactBackbone(Backbone):
                 module.probability = 0.0
 
     @classmethod
-    def from_recogniser(cls, name: str | Path | None = None) -> CompactBackbone:
-        """With the weights of a recogniser (folder or hub id); None is the one that ships."""
+    def from_recogniser(cls, name: str | Path) -> CompactBackbone:
+        """With the weights of a `CTCModel` (folder or Hub id)."""
         from asr.ctc.model import CTCModel
 
         encoder = CTCModel.from_pretrained(name).encoder

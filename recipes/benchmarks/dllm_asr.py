@@ -243,10 +243,10 @@ def main(argv: list[str] | None = None) -> int:
     option("table", help="recordings with columns id, path, text")
     option("--systems", nargs="+", choices=list(SYSTEMS), help="default: all that the model can do")
     option("--recogniser", default="tiny", help="model whose encoder all share (default: %(default)s)")
-    option("--denoiser", help="folder of the denoiser, of a recogniser that brings none (default: the compact one)")
+    option("--denoiser", help="folder of the denoiser, of a recogniser that brings none")
     option("--twin", help="folder of the autoregressive twin, likewise")
     option("--denoising", nargs="+", metavar="KEY=VALUE", default=[], help="choices of all denoising systems, "
-           "beneath their own (the compact denoiser: threshold=0.5 blank_penalty=0)")  # fmt: skip
+           "beneath their own (such as threshold=0.5 blank_penalty=0)")  # fmt: skip
     option("--batch", type=int, nargs="+", default=[1, 8], help=f"batch sizes; beyond 1 only {', '.join(BATCHED)}")
     option("--limit", type=int, help="only so many recordings, spread over the table")
     option("--out", type=Path, help="folder for result.json and the hypotheses")

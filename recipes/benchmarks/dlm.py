@@ -243,8 +243,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = make_parser("dlm", __doc__)
     option = parser.add_argument
     option("table", help="held-out recordings with columns id, path, speaker, text")
-    option("--model", default="compact", help="the recogniser: a name, folder or Hub id (default: %(default)s)")
-    option("--dlm", type=Path, help="folder of the correction model (default: the compact model)")
+    option("--model", default="tiny", help="the recogniser: a name, folder or Hub id (default: %(default)s)")
+    option("--dlm", type=Path, required=True, help="folder of the correction model")
     option("--lm", type=Path, help="folder of the language model of the same size")
     option("--hypotheses", type=Path, nargs="+", default=[], help="texts by id of other recognisers to correct")
     option("--beam_size", type=int, default=16, help="prefixes of the recogniser's beam (default: %(default)s)")
@@ -256,8 +256,6 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
 
     import torch
-
-    from dlm.model import COMPACT
 
     torch.set_num_threads(1)
     try:
@@ -274,5 +272,5 @@ def main(argv: list[str] | None = None) -> int:
     if args.out:
         write_json(args.out / "result.json", result)
     if args.write_options:
-        write_options(args.dlm or COMPACT, result["weights"])
+        write_options(args.dlm, result["weights"])
     return 0

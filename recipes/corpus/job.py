@@ -27,7 +27,7 @@ class Job:
         part_seconds: about how much audio is worked on and written at once.
         format: of the parts, parquet or jsonl.
         retry_errors: work again on the rows that ended with an error.
-        model: folder, name or Hub id; null is the compact model of the work.
+        model: folder, name or Hub id; null is the work's own default.
         device: cpu, cuda ...; auto is a GPU where the worker has one.
         decoder: of transcribe, score and label.
         batch_size: segments recognised at once; they are sorted by length first.

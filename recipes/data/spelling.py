@@ -1,4 +1,4 @@
-"""Texts of tables in the characters that compact models write: a-z, apostrophe and space."""
+"""Texts of tables in the characters that our Conformers write: a-z, apostrophe and space."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training straight from tables of recordings: waves for large models, features made on first use for compact ones."""
+"""Training straight from tables of recordings: waves for large models, features made on first use for Conformers."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def with_durations(recordings: list[Recording]) -> tuple[list[Recording], np.nda
 def table_features(
     train: str, validation: str, folder: str, copies: int = 3, noise: str | None = None, seed: int = 0, **options
 ) -> SpeechData:
-    """Feature stores of tables, made when first asked for: what compact models train on.
+    """Feature stores of tables, made when first asked for: what Conformers train on.
 
     A store depends on the content of its table and these arguments, and lies in a folder of their digest, so changed
     tables make new stores. For hundreds of hours, `recipes.prepare recorded` does the same with many workers.

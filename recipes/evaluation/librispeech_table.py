@@ -5,8 +5,8 @@
         dllm=outputs/ctc_librispeech960/model:dllm:outputs/denoiser_librispeech960/model \\
         large=outputs/dllm_asr_llada8b/model
 
-A system is NAME=MODEL[:DECODER[:DECODER_MODEL]]; MODEL is a folder or a Hub id, "compact" the one that ships. The
-parts are the tables of `recipes.prepare librispeech`. Texts are kept in OUT as they are found and nothing is
+A system is NAME=MODEL[:DECODER[:DECODER_MODEL]]; MODEL is a folder, a Hub id or the name of one that ships.
+The parts are the tables of `recipes.prepare librispeech`. Texts are kept in OUT as they are found and nothing is
 recognised twice, so an interrupted run goes on; several machines share the work with --shard_index I
 --shard_count N, and a last run without them writes the table (results.md, results.json).
 """
@@ -30,7 +30,7 @@ class System:
     """A row of the table."""
 
     name: str
-    model: str | None
+    model: str
     decoder: str | None = None
     decoder_model: str | None = None
 
@@ -45,7 +45,7 @@ class System:
         model, *more = rest.split(":")
         if not equals or not name or not model or len(more) > 2:
             raise ValueError(f"system {text!r} is not NAME=MODEL[:DECODER[:DECODER_MODEL]]")
-        return cls(name, None if model == "compact" else model, *(part or None for part in more))
+        return cls(name, model, *(part or None for part in more))
 
 
 def recognise(system: System, table: Path, found: Path, batch: int, device: str) -> None:

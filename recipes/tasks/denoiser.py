@@ -97,7 +97,7 @@ class _SpeechTask:
     Args:
         decoder: sizes of the text decoder.
         data: feature stores and batching.
-        recogniser: folder of the CTC model whose encoder is used, None for the compact one.
+        recogniser: folder of the CTC model whose encoder is used.
         seed: seed of data order, masks and corruption.
         init: folder of a decoder whose weights start the training.
     """
@@ -108,7 +108,7 @@ class _SpeechTask:
         self,
         decoder: DenoiserConfig,
         data: SpeechData,
-        recogniser: str | None = None,
+        recogniser: str,
         seed: int = 0,
         init: str | None = None,
     ):

@@ -37,7 +37,8 @@ class HybridStart:
 
     Args:
         name: folder or Hub id of Whisper, or folder of a hybrid model.
-        units: JSON file of the branch's vocabulary (`recipes.prepare tokenizer --written`).
+        units: JSON file of the branch's vocabulary (`recipes.prepare tokenizer --written`); None: that of the hybrid
+            model `name`.
         sentences: written English that says which of Whisper's tokens the decoder keeps.
         at_least: how often a token must occur in them.
         branch: sizes of the branch. One of the same sizes and units keeps its weights, another starts afresh.
@@ -45,7 +46,7 @@ class HybridStart:
     """
 
     name: str
-    units: str
+    units: str | None
     sentences: str | None = None
     at_least: int = 2
     branch: BranchSizes = field(default_factory=BranchSizes)
@@ -55,15 +56,14 @@ class HybridStart:
         """The model to train.
 
         Raises:
-            ValueError: Whisper's vocabulary is to be cut and nothing says by what.
+            ValueError: a Whisper's vocabulary is to be cut and nothing says by what, or the branch has no units.
         """
-        units = Tokenizer.load(self.units)
+        start = HybridModel.from_pretrained(self.name) if is_hybrid(self.name) else None
+        if start is None and (self.units is None or self.sentences is None):
+            raise ValueError(f"{self.name} is a Whisper: start.units and start.sentences have to name files")
+        units = start.units if self.units is None else Tokenizer.load(self.units)
         branch = dataclasses.replace(self.branch, units=len(units))
-        if is_hybrid(self.name):
-            start = HybridModel.from_pretrained(self.name)
-        elif self.sentences is None:
-            raise ValueError(f"{self.name} is a Whisper: start.sentences has to name a file of written English")
-        else:
+        if start is None:
             start = from_whisper(self.name, units, self.counted(), branch, self.at_least)
         return rebuilt(start, branch, units, self.dropout)
 

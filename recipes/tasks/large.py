@@ -55,7 +55,7 @@ class _LargeTask:
     Args:
         model: the parts.
         tokenizer: JSON file of the CTC branch's vocabulary (`python -m recipes.prepare tokenizer`); None takes that
-            of the compact recogniser.
+            of the recogniser that ships.
         data: tables of recordings, or shards.
         ctc_weight: weight of the CTC branch's loss.
         seed: seed of new weights, data order and masks.
@@ -219,11 +219,11 @@ class LargeTwinTask(_LargeTask):
 
 
 def load_units(tokenizer: str | None) -> Tokenizer:
-    """The vocabulary of the CTC branch: a file's, or that of the compact recogniser."""
+    """The vocabulary of the CTC branch: a file's, or that of the recogniser that ships."""
     if tokenizer:
         return Tokenizer.load(tokenizer)
     import json
 
-    from asr.ctc.model import COMPACT
+    from asr.loading import shipped
 
-    return Tokenizer(json.loads((COMPACT / "config.json").read_text(encoding="utf-8"))["tokenizer"])
+    return Tokenizer(json.loads((shipped(None) / "config.json").read_text(encoding="utf-8"))["units"])

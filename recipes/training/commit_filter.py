@@ -11,7 +11,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from asr.dllm.commit import Beliefs, Filter
-from asr.dllm.network import COMPACT_DENOISER
 
 
 def trajectories(result) -> list[tuple[Beliefs, Tensor]]:
@@ -95,10 +94,9 @@ def train(args: argparse.Namespace) -> dict[str, float]:
     from asr.dllm.choices import parse_choices
 
     torch.manual_seed(args.seed)
-    folder = args.denoiser or COMPACT_DENOISER
     recogniser = CTCModel.from_pretrained(args.recogniser).eval()
     choices = {**parse_choices(args.denoising), "search": "none", "commit": "one", "max_passes": 400}
-    decoder = load_decoder("dllm", "cpu", folder, recogniser.tokenizer, choices)
+    decoder = load_decoder("dllm", "cpu", args.denoiser, recogniser.tokenizer, choices)
     decoder.keep_trace = True
     recorded = record(args.stores, recogniser, decoder, args.utterances, args.seed)
     held_out, training = recorded[::10], [t for i, t in enumerate(recorded) if i % 10]
@@ -108,5 +106,5 @@ def train(args: argparse.Namespace) -> dict[str, float]:
     result = evaluate(model, held_out, args.error)
     final = Filter(threshold=result["threshold"])
     final.load_state_dict(model.state_dict())
-    final.save_pretrained(folder / "filter")
+    final.save_pretrained(args.denoiser / "filter")
     return result

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from recipes.training.build import build
+from recipes.training.build import build, compose
 
 BYTES = {"float32": 4.0, "bfloat16": 2.0, "8bit": 1.0, "4bit": 0.5 + 4 / 64}  # 4 bit: a float32 scale every 64 weights
 GIGA = 1e9
@@ -55,11 +55,22 @@ def ctc(task: DictConfig) -> nn.Module:
 
 
 def finetuned(task: DictConfig) -> nn.Module:
-    """The recogniser that is there already."""
+    """The Conformer that the run goes on with."""
     from asr.ctc.model import CTCModel
+    from asr.text.tokenizer import Tokenizer
 
-    with torch.device("cpu"):
-        return CTCModel.from_pretrained(task.recogniser).to("meta")
+    return CTCModel.create(conformer_sizes(task.recogniser), Tokenizer(units_of("units256.json")))
+
+
+def conformer_sizes(folder: str):
+    """Sizes of the encoder of a Conformer; while its folder is not there, of the one that `ctc_compact` trains."""
+    from asr.ctc.encoder import EncoderConfig
+
+    config = Path(folder) / "config.json"
+    if not config.is_file():
+        return build(compose(["experiment=ctc_compact"]).task.encoder)
+    found = json.loads(config.read_text(encoding="utf-8"))["encoder"]
+    return EncoderConfig(**{**found, "layers": tuple(found["layers"])})
 
 
 def denoiser(task: DictConfig) -> nn.Module:
@@ -177,8 +188,7 @@ def l3se_backbone(node: DictConfig) -> nn.Module:
     from enhance.l3se.backbone import CompactBackbone, WavLMBackbone
 
     if "CompactBackbone" in node._target_:
-        with torch.device("cpu"):
-            return CompactBackbone.from_recogniser(node.name).to("meta")
+        return CompactBackbone(asdict(conformer_sizes(node.name)))
     wavlm_large = {
         "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096,
         "feat_extract_norm": "layer", "do_stable_layer_norm": True,

@@ -170,8 +170,9 @@ def test_what_the_options_ask_for_is_checked_before_audio(tiny_ctc_model, tiny_w
     prepared(tiny_ctc_model, decoder="dllm", decoder_model=str(tiny_denoiser["dllm"]))
     with pytest.raises(ValueError, match="greedy and beam"):
         prepared(tiny_wav2vec2, decoder="dllm")
-    with pytest.raises(ValueError, match="another vocabulary"):
-        prepared(tiny_ctc_model, decoder="dllm")
+    for decoder, missing in (("dllm", "denoiser"), ("ar", "twin")):
+        with pytest.raises(ValueError, match=f"{missing}: name its folder by --decoder_model"):
+            prepared(tiny_ctc_model, decoder=decoder)
     with pytest.raises(ValueError, match="language model"):
         prepared(tiny_ctc_model, decoder="fused", decoder_model=str(tiny_denoiser["ar"]))
     for wrong in (tiny_ctc_model, tiny_wav2vec2):

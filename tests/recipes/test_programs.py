@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import asr
-from asr.ctc.model import COMPACT
+from asr.loading import shipped
 from recipes import benchmark, calibrate, evaluate, tune_beam
 from recipes.evaluation.calibrate import right_words
 
@@ -26,7 +26,7 @@ def table(tmp_path):
 @pytest.fixture
 def model(tmp_path):
     """A copy of the shipped model whose config may be rewritten."""
-    return Path(shutil.copytree(COMPACT, tmp_path / "model"))
+    return Path(shutil.copytree(shipped(None), tmp_path / "model"))
 
 
 def test_evaluate_reports_and_writes_json(table, tmp_path, capsys):

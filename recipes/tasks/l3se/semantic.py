@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from asr.audio.io import SAMPLING_RATE, duration
-from asr.text.tokenizer import Tokenizer
 from enhance.l3se.backbone import Backbone
 from enhance.l3se.semantic import WavS2T
 from recipes.data.batching import Batch, Source, plan_epoch
 from recipes.data.corpora import Recording, read_table
 from recipes.data.spelling import spelled
 from recipes.tasks.l3se.codec import export_backbone
+from recipes.tasks.large import load_units
 
 
 class SemanticTask:
@@ -46,7 +46,7 @@ class SemanticTask:
         torch.manual_seed(seed)
         self.backbone, self.seed = backbone.frozen(), seed
         self.batch_seconds, self.limits = batch_seconds, tuple(limits)
-        self.tokenizer = Tokenizer.load(tokenizer) if tokenizer else _shipped_tokenizer()
+        self.tokenizer = load_units(tokenizer)
         self.model = WavS2T(list(backbone.widths), backbone.width, self.tokenizer.definition)
         self.recordings, self.held_out = (spelled(read_table(name), name) for name in (table, validation))
         self.seconds = np.array([_seconds(recording) for recording in self.recordings])
@@ -99,9 +99,3 @@ def padded_waves(waves: list[np.ndarray]) -> dict[str, Tensor]:
 def _seconds(recording: Recording) -> float:
     known = recording.seconds or duration(recording.path)
     return known or len(recording.wave()) / SAMPLING_RATE
-
-
-def _shipped_tokenizer() -> Tokenizer:
-    from asr.ctc.model import CTCModel
-
-    return CTCModel.from_pretrained(None).tokenizer

@@ -65,9 +65,3 @@ def test_speech_that_breaks_off_does_not_repeat_itself(transcriber):
 
     text = transcriber(load("asr/sample.flac")[: 2 * RATE], RATE).text
     assert text.startswith("The young men and women were") and 6 <= len(text.split()) <= 10
-
-
-@pytest.mark.parametrize("decoder", ["greedy", "beam", "dllm", "ar"])
-def test_the_compact_model_still_has_its_decoders(decoder):
-    compact = Transcriber.from_pretrained("compact", "cpu", options=DecodeOptions(decoder, word_timestamps=False))
-    assert compact("asr/sample.flac").text.startswith("the young")

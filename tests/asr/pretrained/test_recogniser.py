@@ -1,4 +1,4 @@
-"""End to end on tiny random parts: waves -> encoder -> prior -> canvas -> text, with the loop of the compact model."""
+"""End to end on tiny random parts: waves -> encoder -> prior -> canvas -> text, with the loop of our own models."""
 
 import json
 
@@ -92,7 +92,7 @@ def test_the_prior_is_the_canvas_where_it_is_sure(folders):
 
 
 def test_a_model_that_computes_all_is_never_given_a_part_of_the_canvas(folders):
-    """The loop of the compact model leaves out finished utterances, not positions."""
+    """The loop leaves out finished utterances, not positions."""
     network = LargeASR.from_pretrained(folders["decoder"])
     heard = load_recogniser(folders["decoder"], "cpu").listen(waves(1.5, 0.6))
     decoder = denoiser(network, {"commit": "one", "max_passes": 60})

@@ -15,7 +15,10 @@ import httpx
 import numpy as np
 import pytest
 
+from asr.loading import load_recogniser
 from asr.recogniser import DecodeOptions
+from asr.server import canvas_view
+from asr.server.errors import ApiError
 from asr.server.folder import temporary_folder
 from tests.asr.server.conftest import KEY, busy, encoded
 
@@ -249,3 +252,9 @@ def test_port_that_is_taken_and_help(toy_server):
     code = "import json, sys, asr.serve as s; s.make_parser(); print(json.dumps('numpy' in sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert json.loads(loaded.stdout) is False
+
+
+def test_a_model_without_denoiser_has_no_canvas(tiny_ctc_model):
+    with pytest.raises(ApiError, match="has no denoising decoder") as refused:
+        canvas_view.prepare(load_recogniser(tiny_ctc_model, "cpu"))
+    assert refused.value.status == 400

@@ -1,4 +1,4 @@
-"""Tables and texts as people write them, made what compact models write."""
+"""Tables and texts as people write them, made what Conformers write."""
 
 from pathlib import Path
 

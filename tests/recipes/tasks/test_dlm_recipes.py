@@ -102,13 +102,13 @@ def test_validation_of_an_untrained_model(pairs, text):
 def test_experiment_trains_and_resumes(tmp_path, pairs, text, train_and_resume):
     import lzma
 
-    from asr.ctc.model import CTCModel
+    from recipes.training.dry_run import units_of
 
     data = tmp_path / "data"
     (data / "text").mkdir(parents=True)
     (data / "pairs").mkdir()
     (data / "text" / "train.txt.xz").write_bytes(lzma.compress(Path(text).read_bytes()))
-    (data / "tokenizer256.json").write_text(CTCModel.from_pretrained().tokenizer.definition)
+    (data / "tokenizer256.json").write_text(units_of("units256.json"))
     for name in ("tts", "real", "dev"):
         (data / "pairs" / name).symlink_to(pairs)
 
@@ -149,12 +149,12 @@ def test_words_fixed_and_broken():
 
 
 def test_benchmark_prints_and_writes(tmp_path, capsys):
-    from asr.ctc.model import CTCModel
+    from recipes.tasks.large import load_units
 
     rows = [f"{speaker}-1\t{SAMPLE}\t{speaker}\t{TEXT}" for speaker in ("a", "b", "c", "d")]
     (tmp_path / "table.tsv").write_text("id\tpath\tspeaker\ttext\n" + "\n".join(rows) + "\n")
     (tmp_path / "other.tsv").write_text("id\ttext\na-1\tthe young men\nb-1\tthe old men\n")
-    units = CTCModel.from_pretrained().tokenizer.definition
+    units = load_units(None).definition
     for name, layers in (("dlm", 1), ("lm", 0)):
         torch.manual_seed(0)
         DenoisingLM.create(DenoisingLMConfig(**{**SIZES, "encoder_layers": layers}), units).save_half(tmp_path / name)
