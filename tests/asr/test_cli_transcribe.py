@@ -186,7 +186,7 @@ def test_silence_is_no_error(tiny_ctc_model, tmp_path, capsys):
         (["--model", "./nowhere", "a.wav"], "./nowhere"),
         (["--device", "abacus", "a.wav"], "abacus"),
         (["--decoder", "ar", "--decoder_model", "./nowhere", "a.wav"], "./nowhere"),
-        (["--decoder", "dllm", "a.wav"], "another vocabulary"),
+        (["--decoder", "dllm", "a.wav"], "needs a denoiser: name its folder by --decoder_model"),
         (["--decoder", "dllm", "--denoising", "threshold=-1", "--", "a.wav"], "threshold is -1"),
         (["--decoder", "dllm", "--denoising", "max_passes=0", "--", "a.wav"], "max_passes is 0"),
         (["--decoder", "dllm", "--denoising", "commit=factor:x", "--", "a.wav"], "'x' is no number"),
