@@ -40,6 +40,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Te
     on_cpu = query.device.type == "cpu"
     if not on_cpu or (query.dtype != torch.bfloat16 and query.shape[-2] > FEW):
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    if len(key) < len(query):  # several texts of one utterance
+        key, value = (part.expand(len(query), -1, -1, -1) for part in (key, value))
     size, keys = query.shape[:-1], key.flatten(0, 1).transpose(1, 2)
     scores = torch.baddbmm(
         NOTHING.to(query.dtype), query.flatten(0, 1), keys, beta=0, alpha=query.shape[-1] ** -0.5

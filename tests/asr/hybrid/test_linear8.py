@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from asr.hybrid.encoder import Attention
+from asr.hybrid.encoder import Attention, attend
 from asr.hybrid.linear8 import Linear8, in_eight_bits
 from asr.hybrid.model import HybridModel
 
@@ -60,6 +60,15 @@ def test_a_text_is_judged_the_same_alone_as_in_a_batch(hybrid_folder):
     for i, n in enumerate(lengths.tolist()):
         alone = decoder.denoise(tokens[i : i + 1], decoder.remember(hidden[i : i + 1, :n], lengths[i : i + 1]))
         torch.testing.assert_close(together[i], alone[0], atol=0.02, rtol=0)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("count", [1, 3, 40])
+def test_few_queries_attend_as_many_do_and_texts_share_an_utterance(count):
+    query, key, value = torch.randn(4, 2, count, 16), torch.randn(1, 2, 30, 16), torch.randn(1, 2, 30, 16)
+    mask = torch.rand(1, 1, 1, 30) > 0.3
+    expected = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    torch.testing.assert_close(attend(query, key, value, mask), expected)
 
 
 @torch.inference_mode()
