@@ -50,7 +50,7 @@ class HybridStart:
     sentences: str | None = None
     at_least: int = 2
     branch: BranchSizes = field(default_factory=BranchSizes)
-    dropout: float = 0.1
+    dropout: float = 0.0
 
     def model(self) -> HybridModel:
         """The model to train.
