@@ -19,7 +19,7 @@ BELOW = {
     "dlm": ("asr", "asr.audio", "asr.console", "enhance"),
     "recipes": PACKAGES + ("asr.audio", "asr.console", "enhance.networks", "enhance.l3se"),
 }
-HEAVY = {"torch", "torchaudio", "transformers", "librosa", "scipy"}
+HEAVY = {"torch", "torchaudio", "transformers", "librosa", "scipy", "numba"}
 # Rooms of asr from the ground up: each may import those before it, and what is in none of them may import all.
 FLOORS = (
     ("asr.audio", "asr.text", "asr.output", "asr.hub", "asr.eight_bits", "asr.compat"),
@@ -153,6 +153,11 @@ def test_help_does_not_wait_for_torch():
     waiting = {name: heavy_imports(name) for name in ("asr", "enhance", "dlm", "recipes", *programs)}
     assert {name: heavy for name, heavy in waiting.items() if heavy} == {}
     assert "torch" in heavy_imports("asr.recogniser")
+
+
+def test_only_training_waits_for_the_compiled_loops():
+    assert "numba" not in heavy_imports("enhance.denoiser") | heavy_imports("enhance.networks.adaptcrn")
+    assert "numba" in heavy_imports("kernels.gru_loops")
 
 
 def test_circles_and_arrows_are_seen(monkeypatch):
