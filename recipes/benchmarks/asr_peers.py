@@ -6,9 +6,11 @@
     python -m recipes.benchmark asr_peers TABLE --systems ar faster-whisper:tiny.en --noise enhance.tsv --snr 5
 
 Systems: a decoder of ours (greedy, beam, ar, dllm ...; ar:MODEL for another model than --model), with speech detection
-and features; faster-whisper:SIZE_OR_FOLDER (int8); transformers:FOLDER_OR_HUB_ID (Whisper or a CTC model);
-pocketsphinx. All search greedily, beam excepted. Each runs in a process of its own; recordings go through all systems
-in turn, a few at a time, so all of them meet the same load of the machine. Files are decoded beforehand.
+and features; faster-whisper:SIZE_OR_FOLDER (int8) and faster-whisper-batched: (stretches of a recording in batches);
+transformers:FOLDER_OR_HUB_ID (Whisper or a CTC model); pocketsphinx. All search greedily, beam excepted. Each runs in a
+process of its own; recordings go through all systems in turn, a few at a time, so all of them meet the same load of the
+machine, which processor time (cpu) does not count. Files are decoded beforehand. A system gets one recording at a time,
+as in a dialogue, or with --together several, as from a folder; ours recognise those in shared batches.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ from recipes.evaluation.side_by_side import (
     write_texts,
 )
 
-BLOCK = 8  # recordings that a system hears before it is the next one's turn
+BLOCK = 8  # least number of recordings that a system hears before it is the next one's turn
 REST = 0.3  # seconds between systems with more than one thread: workers of the last one spin for a while
 DURATIONS = ((0, 5), (5, 10), (10, 20), (20, 1e9))  # seconds
 SEED = 0
@@ -48,7 +50,8 @@ class Heard:
     """What one system did on all recordings, in their order; `peak` is memory in MB."""
 
     texts: list[str] = field(default_factory=list)
-    spent: list[float] = field(default_factory=list)  # seconds
+    spent: list[float] = field(default_factory=list)  # seconds; those that were heard together share them by length
+    worked: float = 0.0  # seconds of processor time
     peak: float = float("nan")
 
 
@@ -86,14 +89,14 @@ def readable(recordings: list) -> tuple[list, np.ndarray]:
     return kept, np.array(seconds)
 
 
-def blocks(recordings: list, noisy: Noisy) -> Iterator[list[np.ndarray]]:
-    for first in range(0, len(recordings), BLOCK):
-        chosen = recordings[first : first + BLOCK]
+def blocks(recordings: list, noisy: Noisy, size: int = BLOCK) -> Iterator[list[np.ndarray]]:
+    for first in range(0, len(recordings), size):
+        chosen = recordings[first : first + size]
         yield [noisy(r.wave(), first + i) for i, r in enumerate(chosen)]
 
 
-def run(choices: list[Choice], recordings: list, noisy: Noisy) -> dict[str, Heard]:
-    """What every system hears, by its label.
+def run(choices: list[Choice], recordings: list, noisy: Noisy, together: int = 1) -> dict[str, Heard]:
+    """What every system hears, by its label, if it gets so many recordings together.
 
     Raises:
         ValueError: one cannot be loaded.
@@ -107,17 +110,25 @@ def run(choices: list[Choice], recordings: list, noisy: Noisy) -> dict[str, Hear
             processes.append(Process(choice))
             processes[-1].ready()
         with tqdm(total=len(recordings), unit="file", file=sys.stderr) as bar:
-            for waves in blocks(recordings, noisy):
+            for waves in blocks(recordings, noisy, max(BLOCK, together)):
                 for process in processes:
                     time.sleep(REST if process.choice.threads > 1 else 0)
-                    for text, spent in map(process, waves):
-                        heard[process.choice.label].texts.append(text)
-                        heard[process.choice.label].spent.append(spent)
+                    for first in range(0, len(waves), together):
+                        hear(process, waves[first : first + together], heard[process.choice.label])
                 bar.update(len(waves))
     finally:
         for process in processes:
             heard[process.choice.label].peak = process.stop()
     return heard
+
+
+def hear(process: Process, waves: list[np.ndarray], heard: Heard) -> None:
+    """Give a system some recordings together and add what came of it."""
+    texts, spent, worked = process(waves)
+    samples = sum(map(len, waves))
+    heard.texts += texts
+    heard.spent += [spent * len(wave) / samples for wave in waves]
+    heard.worked += worked
 
 
 # -- what is measured --------------------------------------------------------------------------------------
@@ -137,7 +148,11 @@ def summarise(references: list[str], seconds: np.ndarray, runs: Runs, against: l
             **rates[label],
             "raw": {key: raw[label][key] for key in ("wer", "interval", "cer")},
             "speed": {
-                threads: {**real_time(heard[label].spent, seconds), "memory_mb": heard[label].peak}
+                threads: {
+                    **real_time(heard[label].spent, seconds),
+                    "cpu": heard[label].worked / float(seconds.sum()),
+                    "memory_mb": heard[label].peak,
+                }
                 for threads, heard in runs.items()
             },
             "durations": by_duration(
@@ -181,7 +196,7 @@ def shown(result: dict[str, dict]) -> str:
     from asr.score import whisper_normaliser
 
     first = next(iter(result.values()))
-    speeds = [f"{name}, {t} thread{'s' * (t > 1)}" for t in first["speed"] for name in ("RTF", "p95", "MB")]
+    speeds = [f"{name}, {t} thread{'s' * (t > 1)}" for t in first["speed"] for name in ("RTF", "p95", "cpu", "MB")]
     rows = []
     for label, values in result.items():
         cells = [
@@ -191,7 +206,7 @@ def shown(result: dict[str, dict]) -> str:
             f"{values['cer']:.2%}",
         ]
         for speed in values["speed"].values():
-            cells += [f"{speed['rtf']:.4f}", f"{speed['rtf_p95']:.4f}", f"{speed['memory_mb']:.0f}"]
+            cells += [f"{speed[name]:.4f}" for name in ("rtf", "rtf_p95", "cpu")] + [f"{speed['memory_mb']:.0f}"]
         rows.append([label, *cells])
     parts = [table(("system", "WER", "95 % interval", "WER raw", "CER", *speeds), rows)]
     parts.append("\n".join([f"normaliser: {whisper_normaliser()[0]}", *difference_lines(result)]))
@@ -241,6 +256,7 @@ def _parser():
     option("--model", help="name, folder or Hub id for our decoders (default: the model that ships)")
     option("--compute_type", default="auto", help="of our models: auto, float32, bfloat16, int8 (default: auto)")
     option("--threads", type=int, nargs="+", default=[1], help="measure speed with each number (default: 1)")
+    option("--together", type=int, default=1, help="recordings that a system gets at once (default: %(default)s)")
     option("--against", nargs="+", default=[], metavar="SYSTEM", help="compare all others with these, pairwise")
     option("--noise", metavar="TABLE", help="mix in noise: rows of split dev and kind noise, columns path, split, kind")
     option("--snr", type=float, default=5.0, help="signal-to-noise ratio of that in dB (default: %(default)s)")
@@ -257,6 +273,8 @@ def main(argv: list[str] | None = None) -> int:
     labels = {choice.name: choice.label for choice in choices}
     if len(set(labels.values())) < len(choices):
         parser.error(f"two systems have one name: {', '.join(choice.label for choice in choices)}")
+    if args.together < 1:
+        parser.error(f"--together {args.together}: at least 1 recording at a time")
     if unknown := [name for name in args.against if name not in labels]:
         parser.error(f"--against {unknown[0]} is not among --systems {' '.join(labels)}")
 
@@ -269,11 +287,12 @@ def main(argv: list[str] | None = None) -> int:
         if not recordings or (args.noise and not noisy.noises):
             raise ValueError(f"{args.noise if recordings else args.table}: nothing there can be used")
         runs = {
-            threads: run([replace(choice, threads=threads) for choice in choices], recordings, noisy)
+            threads: run([replace(choice, threads=threads) for choice in choices], recordings, noisy, args.together)
             for threads in dict.fromkeys(args.threads)
         }
         result = summarise([r.text for r in recordings], seconds, runs, [labels[name] for name in args.against])
         noise = f", noise of {Path(args.noise).name} at {args.snr:g} dB" if args.noise else ""
+        noise += f", {args.together} at once" if args.together > 1 else ""
         about = f"{len(recordings)} recordings of {Path(args.table).name}, {seconds.sum() / 60:.1f} min{noise}"
         if args.out:
             write(args.out, [r.id for r in recordings], runs, result, about)

@@ -20,7 +20,10 @@ def make_judge(name: str) -> Callable[[np.ndarray], str]:
     """
     from recipes.evaluation.recognisers import our_system, pocketsphinx
 
-    return (lambda wave: pocketsphinx()(wave)) if name == "pocketsphinx" else our_system("greedy", name)
+    if name == "pocketsphinx":
+        return lambda wave: pocketsphinx()([wave])[0]
+    system = our_system("greedy", name)
+    return lambda wave: system([wave])[0]
 
 
 def make_measures(speaker_model: str | None) -> dict[str, Measure]:

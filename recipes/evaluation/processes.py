@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import time
 
 import numpy as np
 
@@ -38,9 +39,9 @@ class Process:
             self.stop()
             raise ValueError(error)
 
-    def __call__(self, wave: np.ndarray) -> tuple[str, float]:
-        """The text of a wave [samples] at 16 kHz and the seconds it took."""
-        self._pipe.send(wave)
+    def __call__(self, waves: list[np.ndarray]) -> tuple[list[str], float, float]:
+        """The texts of waves [samples] at 16 kHz, the seconds it took and those of processor time."""
+        self._pipe.send(waves)
         return self._receive()
 
     def stop(self) -> float:
@@ -66,11 +67,13 @@ def _serve(choice: Choice, pipe) -> None:
     torch.set_num_threads(choice.threads)
     try:
         system = choice.load()
-        system(np.zeros(RATE, np.float32))  # what is made on first use
+        system([np.zeros(RATE, np.float32)])  # what is made on first use
     except (ValueError, OSError, RuntimeError) as error:
         pipe.send(str(error))
         return
     pipe.send(None)
-    while (wave := pipe.recv()) is not None:
-        pipe.send(timed(lambda: system(wave)))  # noqa: B023 (called at once)
+    while (waves := pipe.recv()) is not None:
+        worked = time.process_time()
+        texts, spent = timed(lambda: system(waves))  # noqa: B023 (called at once)
+        pipe.send((texts, spent, time.process_time() - worked))
     pipe.send(peak_memory())

@@ -1,4 +1,4 @@
-"""Recognisers as plain functions of a wave, ours and others, to be compared or to judge enhanced speech."""
+"""Recognisers as plain functions of waves, ours and others, to be compared or to judge enhanced speech."""
 
 from __future__ import annotations
 
@@ -10,39 +10,55 @@ from pathlib import Path
 import numpy as np
 
 RATE = 16_000
-System = Callable[[np.ndarray], str]
+System = Callable[[list[np.ndarray]], list[str]]  # recordings at 16 kHz -> their texts
 
 
 def our_system(decoder: str, model: str | None) -> System:
-    """The recogniser on whole recordings, features included, with greedy or beam decoding."""
+    """The recogniser on whole recordings one by one, features included, with greedy or beam decoding."""
     from asr.loading import load_recogniser
     from asr.recogniser import DecodeOptions
 
     recogniser = load_recogniser(model, "cpu")
     options = DecodeOptions(decoder=decoder, word_timestamps=False)
-    return lambda wave: recogniser.transcribe_batch([wave], options)[0].text
+    return one_by_one(lambda wave: recogniser.transcribe_batch([wave], options)[0].text)
+
+
+def one_by_one(transcribe: Callable[[np.ndarray], str]) -> System:
+    """A system that hears one recording at a time."""
+    return lambda waves: [transcribe(wave) for wave in waves]
 
 
 def transcriber(decoder: str, model: str | None, compute_type: str = "auto") -> System:
-    """`asr.Transcriber` as its user has it, speech detection and features included."""
+    """`asr.Transcriber` as its user has it, speech detection and features included; recordings share its batches."""
     from asr.recogniser import DecodeOptions
     from asr.transcriber import Transcriber
 
     options = DecodeOptions(decoder=decoder, word_timestamps=False)
     transcribe = Transcriber.from_pretrained(model, "cpu", compute_type, options=options)
-    return lambda wave: transcribe(wave, RATE).text
+    return lambda waves: [transcript.text for transcript in transcribe(waves, RATE)]
 
 
-def faster_whisper(place: str | None, threads: int) -> System:
-    """Whisper of CTranslate2 in int8, greedy; a folder or the name of a size."""
-    WhisperModel = _optional("faster_whisper", "faster-whisper").WhisperModel
-    model = WhisperModel(place or "tiny.en", device="cpu", compute_type="int8", cpu_threads=threads)
+def faster_whisper(place: str | None, threads: int, batched: bool = False) -> System:
+    """Whisper of CTranslate2 in int8, greedy; a folder or the name of a size.
+
+    Args:
+        batched: find the speech first and hear its stretches in batches of 8, as its batched pipeline does.
+    """
+    package = _optional("faster_whisper", "faster-whisper")
+    model = package.WhisperModel(place or "tiny.en", device="cpu", compute_type="int8", cpu_threads=threads)
+    options = {"language": "en", "beam_size": 1}
+    if batched:
+        model, options = package.BatchedInferencePipeline(model), {**options, "batch_size": 8}
 
     def transcribe(wave: np.ndarray) -> str:
-        segments, _ = model.transcribe(wave, language="en", beam_size=1, condition_on_previous_text=False)
+        segments, _ = model.transcribe(wave, condition_on_previous_text=False, **options)
         return " ".join(segment.text.strip() for segment in segments)
 
-    return transcribe
+    return one_by_one(transcribe)
+
+
+def faster_whisper_batched(place: str | None, threads: int) -> System:
+    return faster_whisper(place, threads, batched=True)
 
 
 def transformers_model(place: str | None, threads: int) -> System:
@@ -59,7 +75,7 @@ def transformers_model(place: str | None, threads: int) -> System:
     recogniser, options = load_recogniser(place, "cpu"), DecodeOptions("greedy", word_timestamps=False)
     if recogniser.sampling_rate != RATE:
         raise ValueError(f"{place} hears {recogniser.sampling_rate} Hz: the recordings are read at {RATE}")
-    return lambda wave: recogniser.transcribe_batch([wave], options)[0].text
+    return one_by_one(lambda wave: recogniser.transcribe_batch([wave], options)[0].text)
 
 
 def _whisper(place: str) -> System:
@@ -80,7 +96,7 @@ def _whisper(place: str) -> System:
         tokens = model.generate(**processor(wave, **options), **settings, return_timestamps=long)
         return processor.batch_decode(tokens, skip_special_tokens=True)[0].strip()
 
-    return transcribe
+    return one_by_one(transcribe)
 
 
 def pocketsphinx(place: str | None = None, threads: int = 1) -> System:
@@ -93,10 +109,15 @@ def pocketsphinx(place: str | None = None, threads: int = 1) -> System:
         decoder.end_utt()
         return decoder.hyp().hypstr if decoder.hyp() else ""
 
-    return transcribe
+    return one_by_one(transcribe)
 
 
-PEERS = {"faster-whisper": faster_whisper, "transformers": transformers_model, "pocketsphinx": pocketsphinx}
+PEERS = {
+    "faster-whisper": faster_whisper,
+    "faster-whisper-batched": faster_whisper_batched,
+    "transformers": transformers_model,
+    "pocketsphinx": pocketsphinx,
+}
 
 
 def _optional(module: str, package: str):

@@ -42,13 +42,13 @@ def test_systems_side_by_side(table, tiny_ctc_model, tmp_path, capfd):
         "2",
     ]
     noisy = ["--noise", str(tmp_path / "noise.tsv"), "--snr", "5", "--against", "greedy", "--out", str(out)]
-    assert benchmark.main([*arguments, *noisy]) == 1  # one recording cannot be read
+    assert benchmark.main([*arguments, *noisy, "--together", "2"]) == 1  # one recording cannot be read
     shown = capfd.readouterr()
     assert "c.flac" in shown.err and "Whisper English" in shown.out and "minus greedy" in shown.out
     found = json.loads((out / "result.json").read_text())
-    assert "at 5 dB" in found["about"] and len(found["systems"]) == 2
+    assert "at 5 dB, 2 at once" in found["about"] and len(found["systems"]) == 2
     greedy = found["systems"]["greedy"]
-    assert set(greedy["speed"]) == {"1", "2"} and greedy["speed"]["2"]["rtf"] > 0
+    assert set(greedy["speed"]) == {"1", "2"} and greedy["speed"]["2"]["rtf"] > 0 < greedy["speed"]["2"]["cpu"]
     assert greedy["speed"]["1"]["memory_mb"] > 50 and greedy["writing"]["utterances"] == 2
     assert (out / "greedy.tsv").read_text().startswith("id\ttext\na-1\t")
     assert (out / "scatter.png").read_bytes().startswith(b"\x89PNG")
@@ -58,7 +58,12 @@ def test_systems_side_by_side(table, tiny_ctc_model, tmp_path, capfd):
 
 @pytest.mark.parametrize(
     ("systems", "message"),
-    [(["greedy", "greedy"], "one name"), (["greedy", "--against", "ar"], "not among"), (["siri"], "unknown system")],
+    [
+        (["greedy", "greedy"], "one name"),
+        (["greedy", "--together", "0"], "at least 1"),
+        (["greedy", "--against", "ar"], "not among"),
+        (["siri"], "unknown system"),
+    ],
 )
 def test_what_cannot_be_run_is_refused(table, tiny_ctc_model, systems, message, capsys):
     with pytest.raises(SystemExit) as stop:
@@ -87,8 +92,14 @@ def test_faster_whisper_gets_folder_and_threads(monkeypatch):
 
     monkeypatch.setitem(sys.modules, "faster_whisper", SimpleNamespace(WhisperModel=WhisperModel))
     system = Choice("faster-whisper:models/ct2-tiny.en", threads=2).load()
-    assert system(np.zeros(16000, np.float32)) == "Hello world."
+    assert system([np.zeros(16000, np.float32)] * 2) == ["Hello world."] * 2
     assert asked == {"place": "models/ct2-tiny.en", "device": "cpu", "compute_type": "int8", "cpu_threads": 2}
+
+
+def test_recordings_heard_together_share_the_time_by_length():
+    waves, heard = [np.zeros(n, np.float32) for n in (100, 300)], Heard(["before"], [1.0], 1.0)
+    asr_peers.hear(lambda waves: ([f"{len(wave)}" for wave in waves], 2.0, 1.5), waves, heard)
+    assert heard.texts == ["before", "100", "300"] and heard.spent == [1.0, 0.5, 1.5] and heard.worked == 2.5
 
 
 def test_labels_tell_folders_apart():
@@ -111,12 +122,13 @@ def test_summary_against_a_count_by_hand():
     references = ["Hello there.", "How are you?"]
     runs = {
         1: {"good": Heard(references, [0.1, 0.3]), "bad": Heard(["hello", "how were you"], [1, 1])},
-        2: {"good": Heard([], [0.1, 0.1], 5.0), "bad": Heard([], [1, 1])},
+        2: {"good": Heard([], [0.1, 0.1], 0.4, 5.0), "bad": Heard([], [1, 1])},
     }
     found = summarise(references, np.array([2.0, 6.0]), runs, ["good"])
     good, bad = found["good"], found["bad"]
     assert good["wer"] == 0 and bad["wer"] == pytest.approx(2 / 5) and bad["raw"]["wer"] == 1.0
     assert good["speed"][1]["rtf"] == pytest.approx(0.05) and good["speed"][2]["memory_mb"] == 5
+    assert good["speed"][2]["cpu"] == pytest.approx(0.05)
     short = {"seconds": "0-5 s", "count": 1, "wer": 0.5, "rtf": {1: 0.5, 2: 0.5}, "minus": {"good": (0.5, 0.5)}}
     assert bad["durations"][0] == short and not good["durations"][0]["minus"]
     assert bad["minus"]["good"][0] > 0 and not good["minus"]
@@ -136,10 +148,11 @@ def test_whisper_of_transformers(tmp_path):
 
     place = writing_whisper(tmp_path / "whisper", sentences(50, np.random.default_rng(0)))
     WhisperFeatureExtractor(80, chunk_length=4).save_pretrained(place)
-    assert isinstance(Choice(f"transformers:{place}").load()(np.zeros(16000, np.float32)), str)
+    assert isinstance(Choice(f"transformers:{place}").load()([np.zeros(16000, np.float32)])[0], str)
 
 
 def test_blocks_hold_all_recordings():
     recordings = [SimpleNamespace(wave=lambda i=i: np.full(4, i, np.float32)) for i in range(11)]
     sizes = [len(block) for block in asr_peers.blocks(recordings, Noisy([], 0.0))]
     assert sizes == [8, 3]
+    assert [len(block) for block in asr_peers.blocks(recordings, Noisy([], 0.0), 9)] == [9, 2]
