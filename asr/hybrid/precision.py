@@ -45,14 +45,14 @@ def converted(model: HybridModel, compute_type: str, device: str) -> HybridModel
     try:
         for name in PARTS:
             if getattr(model, name) is not None:
-                setattr(model, name, _part(getattr(model, name), compute_type))
+                setattr(model, name, in_type(getattr(model, name), compute_type))
     except NO_KERNELS as error:
         raise ValueError(f"compute_type {compute_type}: this torch cannot do so on this processor ({error})") from error
     model.compute_type = compute_type
     return model
 
 
-def _part(part: nn.Module, compute_type: str) -> nn.Module:
+def in_type(part: nn.Module, compute_type: str) -> nn.Module:
     """A module in a number format."""
     if compute_type == "int8":
         return in_eight_bits(part)
@@ -75,7 +75,7 @@ def fastest(types: tuple[str, ...], width: int = 384, frames: int = 300) -> str:
     runs, least = {}, {}
     for name in types:
         with suppress(*NO_KERNELS):
-            own, own_x = _part(copy.deepcopy(layer), name), x.bfloat16() if name == "bfloat16" else x
+            own, own_x = in_type(copy.deepcopy(layer), name), x.bfloat16() if name == "bfloat16" else x
             _seconds(own, own_x)  # warms up
             runs[name] = partial(_seconds, own, own_x)
     for _ in range(ROUNDS):

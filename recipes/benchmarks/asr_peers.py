@@ -199,12 +199,8 @@ def shown(result: dict[str, dict]) -> str:
     speeds = [f"{name}, {t} thread{'s' * (t > 1)}" for t in first["speed"] for name in ("RTF", "p95", "cpu", "MB")]
     rows = []
     for label, values in result.items():
-        cells = [
-            f"{values['wer']:.2%}",
-            span(values["interval"]),
-            f"{values['raw']['wer']:.2%}",
-            f"{values['cer']:.2%}",
-        ]
+        rates = (f"{rate:.2%}" for rate in (values["raw"]["wer"], values["cer"]))
+        cells = [f"{values['wer']:.2%}", span(values["interval"]), *rates]
         for speed in values["speed"].values():
             cells += [f"{speed[name]:.4f}" for name in ("rtf", "rtf_p95", "cpu")] + [f"{speed['memory_mb']:.0f}"]
         rows.append([label, *cells])
