@@ -1,10 +1,12 @@
 """Every way to turn the same encoder's output into text: CTC, the autoregressive twin, denoising and its ablations.
 
     python -m recipes.benchmark dllm_asr TABLE --out outputs/dllm_asr
+    python -m recipes.benchmark dllm_asr TABLE --systems ctc ar speculative dllm --curve commit threshold:{0.5,0.7,0.9}
 
 Each recording is encoded once; then all systems decode it in turn, so they meet the same load of the machine. Times
 are of one thread: "decoder" is what follows the encoder and the CTC head (the draft is charged to those that use it),
-"end to end" includes features, encoder and head.
+"end to end" includes features, encoder and head. --curve decodes with several values of one choice and draws error
+rate against the decoder's time, with the other systems as points.
 """
 
 from __future__ import annotations
@@ -83,22 +85,30 @@ class Measured:
 
 
 def make_systems(
-    recogniser, names: list[str] | None, denoiser: str | None, twin: str | None, choices: dict | None = None
+    recogniser,
+    names: list[str] | None,
+    denoiser: str | None,
+    twin: str | None,
+    choices: dict | None = None,
+    curve: dict[str, dict] | None = None,
 ) -> dict[str, Callable]:
     """Functions (heard, references) -> texts, and passes and token-forwards of each utterance where there are any.
 
     Args:
         names: of `SYSTEMS`; None takes all that the model can do and says which it cannot.
+        choices: of all denoising systems, beneath their own.
+        curve: further systems that denoise, by name with their choices.
 
     Raises:
         ValueError: a named system is none that the model can do.
     """
-    systems, refused = {}, []
-    for name in names or SYSTEMS:
+    systems, refused, curve = {}, [], curve or {}
+    for name in (*(names or SYSTEMS), *curve):
+        own = {**(choices or {}), **curve.get(name, SYSTEMS.get(name, {}))}
         try:
-            systems[name] = _system(recogniser, name, denoiser, twin, choices or {})
+            systems[name] = _system(recogniser, name, denoiser, twin, own)
         except ValueError as error:
-            if names:
+            if names or name in curve:
                 raise ValueError(f"system {name}: {error}") from None
             refused.append(f"{name} ({reason(error)})")
     if refused:
@@ -121,7 +131,7 @@ def _system(recogniser, name: str, denoiser: str | None, twin: str | None, choic
     if name in ("ctc", "beam"):
         return {"ctc": ctc, "beam": beam}[name]
     kind = name if name in DECODERS else "dllm"
-    model, own = (denoiser, {**choices, **SYSTEMS[name]}) if kind == "dllm" else (twin, {})
+    model, own = (denoiser, choices) if kind == "dllm" else (twin, {})
     decoder = recogniser.decoder(kind, DecodeOptions(kind, decoder_model=model, denoising=own))
 
     def decoded(heard, references):
@@ -247,6 +257,8 @@ def main(argv: list[str] | None = None) -> int:
     option("--twin", help="folder of the autoregressive twin, likewise")
     option("--denoising", nargs="+", metavar="KEY=VALUE", default=[], help="choices of all denoising systems, "
            "beneath their own (such as threshold=0.5 blank_penalty=0)")  # fmt: skip
+    option("--curve", nargs="+", metavar=("KEY", "VALUE"), default=[], help="also denoise with each value of a choice, "
+           "and draw curve.png with --out (commit threshold:0.5 threshold:0.9)")  # fmt: skip
     option("--batch", type=int, nargs="+", default=[1, 8], help=f"batch sizes; beyond 1 only {', '.join(BATCHED)}")
     option("--limit", type=int, help="only so many recordings, spread over the table")
     option("--out", type=Path, help="folder for result.json and the hypotheses")
@@ -257,13 +269,16 @@ def main(argv: list[str] | None = None) -> int:
     from asr.dllm.choices import parse_choices
     from asr.loading import load_recogniser
     from recipes.data.corpora import read_table
+    from recipes.evaluation.scatter import draw_curve
 
     torch.set_num_threads(1)
     recordings = spread(read_table(args.table), args.limit)
     try:
         choices = parse_choices(args.denoising)
+        key, *values = args.curve or [""]
+        curve = {f"{key} {value}": {**PAPER, **parse_choices([f"{key}={value}"])} for value in values}
         recogniser, result = load_recogniser(args.recogniser, "cpu"), {}
-        systems = make_systems(recogniser, args.systems, args.denoiser, args.twin, choices)
+        systems = make_systems(recogniser, args.systems, args.denoiser, args.twin, choices, curve)
     except ValueError as error:
         parser.error(reason(error))
     for batch in args.batch:
@@ -275,6 +290,9 @@ def main(argv: list[str] | None = None) -> int:
         print_table(rows)
         if args.out and batch == args.batch[0]:
             write_texts(args.out, [r.id for r in ordered], {name: m.texts for name, m in measured.items()})
+            seconds = list(next(iter(rows.values()))["by_duration"])[-1]
+            places = {n: (r["by_duration"][seconds]["decoder_ms"], r["wer_normalised"]) for n, r in rows.items()}
+            draw_curve(args.out / "curve.png", places, list(curve), f"decoder, ms, recordings of {seconds} s")
     if args.out:
         write_json(args.out / "result.json", result)
     return 0

@@ -1,4 +1,4 @@
-"""Error rate against speed, a point for each system, as PNG and as a page."""
+"""Error rate against speed: a point for each system, as PNG and as a page, or a line through values of one choice."""
 
 from __future__ import annotations
 
@@ -60,3 +60,23 @@ def write_scatter(folder: Path, title: str, points: list[Point], note: str) -> N
     )
     with atomic_path(folder / "scatter.html") as partial:
         partial.write_text(page, encoding="utf-8")
+
+
+def draw_curve(path: Path, places: dict[str, tuple[float, float]], curve: list[str], across: str) -> None:
+    """Write a PNG of systems at (time, error rate as a fraction); a line joins those of `curve`."""
+    from matplotlib.figure import Figure
+
+    from asr.audio.io import atomic_path
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([places[name][0] for name in curve], [100 * places[name][1] for name in curve], "o-")
+    for name, (time, rate) in places.items():
+        if name not in curve:
+            axes.plot(time, 100 * rate, "s", color="C1")
+        axes.annotate(name, (time, 100 * rate), xytext=(5, 4), textcoords="offset points", fontsize=8)
+    axes.set(xlabel=across, ylabel="word error rate, normalised, %")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    with atomic_path(path) as partial:
+        figure.savefig(partial, format="png", dpi=130)

@@ -114,8 +114,14 @@ def test_benchmark_of_the_default_model_leaves_out_what_it_cannot(tmp_path, caps
     (tmp_path / "table.tsv").write_text(f"id\tpath\ttext\n1\t{sample}\tThe young men and women were determined.\n")
     arguments = [str(tmp_path / "table.tsv"), "--batch", "1", "--systems"]
     systems = ["ctc", "mask_ctc_1", "mask_ctc_5", "no_slots", "oracle_length", "no_prior"]
-    assert dllm_asr.main([*arguments, *systems, "--out", str(tmp_path)]) == 0
-    assert set(json.loads((tmp_path / "result.json").read_text())["batch_1"]) == set(systems)
+    curve = ["--curve", "max_passes", "1", "2"]
+    assert dllm_asr.main([*arguments, *systems, *curve, "--out", str(tmp_path)]) == 0
+    rows = json.loads((tmp_path / "result.json").read_text())["batch_1"]
+    assert set(rows) == {*systems, "max_passes 1", "max_passes 2"} and rows["max_passes 1"]["passes"] == 1
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(SystemExit):
+        dllm_asr.main([*arguments, "ctc", "--curve", "max_passes", "-1"])
+    assert "max_passes" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         dllm_asr.main([*arguments, "ctc", "fused"])
     assert "error: system fused: decoder 'fused'" in capsys.readouterr().err
