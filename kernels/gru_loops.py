@@ -12,8 +12,8 @@ from torch import Tensor
 from kernels.compiled import add_inner_products, add_product, array, compiled, in_threads, tanh
 
 FEW = 16  # fewer sequences do not fill a register
-LANES = 128  # sequences of a block: a step of it stays in the first-level cache
-VECTOR = 16  # numbers of the widest registers; blocks are filled up with zeros to a multiple
+LANES = 320  # sequences of a block: a step of it stays in the first two caches
+WHOLE = 32  # blocks are filled up with zeros to a multiple, two of the widest registers
 
 
 @compiled
@@ -92,24 +92,6 @@ def _add_to(target, block, first, lanes):
 
 
 @compiled
-def wide_forward(x, of_x, of_h, shift, directions, y, first, last):
-    """States y of sequences first to last; of two directions of a part the second starts at the end."""
-    length, groups, hidden, _ = y.shape
-    for group in range(groups):
-        for start in range(first, last, LANES):
-            lanes = min(LANES, last - start)
-            width = (lanes + VECTOR - 1) // VECTOR * VECTOR
-            seen, h = np.zeros((x.shape[2], width), x.dtype), np.zeros((hidden, width), x.dtype)
-            gates = np.empty((4 * hidden, width), x.dtype)
-            for step in range(length):
-                t = length - 1 - step if group % directions else step
-                _take(seen, x[t, group // directions], start, lanes)
-                _gates(gates, seen, h, of_x[group], of_h[group], shift[group])
-                _advance(h, gates[2 * hidden : 3 * hidden], gates[3 * hidden :])
-                _give(y[t, group], h, start, lanes)
-
-
-@compiled
 def _give(target, block, first, lanes):
     for i in range(block.shape[0]):
         for j in range(lanes):
@@ -117,40 +99,72 @@ def _give(target, block, first, lanes):
 
 
 @compiled
+def _blocks(sequences):
+    """How many blocks, and their even width."""
+    count = (sequences + LANES - 1) // LANES
+    return count, ((sequences + count - 1) // count + WHOLE - 1) // WHOLE * WHOLE
+
+
+@compiled
+def wide_forward(x, of_x, of_h, shift, directions, y, first, last):
+    """States y of sequences first to last; of two directions of a part the second starts at the end."""
+    length, groups, hidden, _ = y.shape
+    blocks, width = _blocks(last - first)
+    seen, gates = np.zeros((x.shape[2], width), x.dtype), np.empty((4 * hidden, width), x.dtype)
+    for group in range(groups):
+        states = np.zeros((blocks, hidden, width), x.dtype)
+        for step in range(length):
+            t = length - 1 - step if group % directions else step
+            for block in range(blocks):
+                start, h = first + block * width, states[block]
+                lanes = min(width, last - start)
+                _take(seen, x[t, group // directions], start, lanes)
+                _gates(gates, seen, h, of_x[group], of_h[group], shift[group])
+                _advance(h, gates[2 * hidden : 3 * hidden], gates[3 * hidden :])
+                _give(y[t, group], h, start, lanes)
+
+
+@compiled
 def wide_backward(dy, x, y, of_x, of_h, shift, directions, dx, d_of_x, d_of_h, d_shift, first, last):
     """Add the gradients of sequences first to last to those of x and of the weights."""
     length, groups, hidden, _ = y.shape
+    blocks, width = _blocks(last - first)
+    gates = np.empty((4 * hidden, width), x.dtype)
+    q, r, z, n = gates[:hidden], gates[hidden : 2 * hidden], gates[2 * hidden : 3 * hidden], gates[3 * hidden :]
     for group in range(groups):
         back_x, back_h = of_x[group].T.copy(), of_h[group].T.copy()
-        for start in range(first, last, LANES):
-            lanes = min(LANES, last - start)
-            width = (lanes + VECTOR - 1) // VECTOR * VECTOR
+        d_states = np.zeros((blocks, hidden, width), x.dtype)
+        for step in range(length - 1, -1, -1):
+            t, before = (length - 1 - step, length - step) if group % directions else (step, step - 1)
+            # What lies beyond the last sequence has no gradient, whatever its gates are.
             seen, h = np.zeros((x.shape[2], width), x.dtype), np.zeros((hidden, width), x.dtype)
-            gates, d_h = np.empty((4 * hidden, width), x.dtype), np.zeros((hidden, width), x.dtype)
             d_seen = np.empty_like(seen)
-            for step in range(length - 1, -1, -1):
-                t, before = (length - 1 - step, length - step) if group % directions else (step, step - 1)
+            for block in range(blocks):
+                start, d_h = first + block * width, d_states[block]
+                lanes = min(width, last - start)
                 _take(seen, x[t, group // directions], start, lanes)
                 if step:
                     _take(h, y[before, group], start, lanes)
-                else:
-                    h[:] = 0
                 _gates(gates, seen, h, of_x[group], of_h[group], shift[group])
                 _add(d_h, dy[t, group], start, lanes)
-                q, r = gates[:hidden], gates[hidden : 2 * hidden]
-                z, n = gates[2 * hidden : 3 * hidden], gates[3 * hidden :]
                 _differentiate(q, r, z, n, d_h, h)
                 add_inner_products(d_of_h[group], gates[: 3 * hidden], h)
                 add_inner_products(d_of_x[group], gates[hidden:], seen)
-                for i in range(4 * hidden):
-                    total = shift[group, 0] * 0
-                    for j in range(width):
-                        total += gates[i, j]
-                    d_shift[group, i] += total
+                _add_sums(d_shift[group], gates)
                 add_product(d_h, back_h, gates[: 3 * hidden])
                 d_seen[:] = 0
                 add_product(d_seen, back_x, gates[hidden:])
                 _add_to(dx[t, group // directions], d_seen, start, lanes)
+
+
+@compiled
+def _add_sums(out, rows):
+    """out [I] += the sums of rows [I, J]."""
+    for i in range(rows.shape[0]):
+        total = rows.dtype.type(0)
+        for j in range(rows.shape[1]):
+            total += rows[i, j]
+        out[i] += total
 
 
 # Deep, one group: sums [L, N, 3 H] what the input adds to r, z, n; y [L, N, H]; of_h [3, H, H] for q, r, z.

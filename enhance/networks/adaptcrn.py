@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from enhance.networks.adaptive import JointAttention, KernelBank, slide
 from enhance.networks.bands import ErbBands, compress, magnitude, subbands
 from enhance.networks.enhancer import Enhancer
-from enhance.networks.layers import DualPathRNN, PReLU, run_stages
+from enhance.networks.layers import DualPathRNN, run_stages
 from enhance.networks.overlap_add import State
+from kernels.norm import norm_prelu
 
 
 @dataclass(frozen=True)
@@ -84,11 +85,11 @@ class AdaptiveBlock(nn.Module):
             transposed=transposed,
         )
         self.depthwise_norm = nn.BatchNorm2d(before)
-        self.depthwise_activation = PReLU(before)
+        self.depthwise_activation = nn.PReLU(before)
         self.expand = KernelBank(before, middle, (1, 1), num_kernels=kernels)
         self.project = KernelBank(middle, after, (1, 1), num_kernels=kernels)
         self.project_norm = nn.BatchNorm2d(after)
-        self.project_activation = PReLU(after)
+        self.project_activation = nn.PReLU(after)
         self.residual = stride == 1 and before == after
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
@@ -102,11 +103,10 @@ class AdaptiveBlock(nn.Module):
         if self.depthwise.context:
             after["past"] = slide(state.get("past"), y, self.depthwise.context)
         y = self.depthwise(y, kernels[0], state.get("past"))
-        y = self.depthwise_activation(self.depthwise_norm(y))
+        y = norm_prelu(y, self.depthwise_norm, self.depthwise_activation)
         y = nn.functional.gelu(self.expand(y, kernels[1]))
-        y = self.project_activation(self.project_norm(self.project(y, kernels[2])))
-        if gates:
-            y = y * gates[1]
+        y = self.project(y, kernels[2])
+        y = norm_prelu(y, self.project_norm, self.project_activation, gates[1] if gates else None)
         return (x + y if self.residual else y), after
 
 

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from enhance.networks.adaptive import JointAttention, KernelBank, slide
 from enhance.networks.bands import ErbBands, magnitude, subbands
 from enhance.networks.enhancer import Enhancer
-from enhance.networks.layers import DualPathRNN, PReLU, run_stages
+from enhance.networks.layers import DualPathRNN, run_stages
 from enhance.networks.overlap_add import State
+from kernels.norm import norm_prelu
 
 DILATIONS = (1, 2, 5)  # in time, of the three blocks at the lowest resolution
 
@@ -66,11 +67,16 @@ class ResampleBlock(nn.Module):
             before, after, (1, 5), 2, 2, groups, num_kernels=config.num_kernels, transposed=transposed
         )
         self.norm = nn.BatchNorm2d(after)
-        self.activation = nn.Tanh() if last else PReLU()
+        self.activation = nn.Tanh() if last else nn.PReLU()
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         kernels, memory = _select(self.attention, x, state.get("attention"))
-        return self.activation(self.norm(self.conv(x, kernels[0]))), {"attention": memory}
+        y = self.conv(x, kernels[0])
+        if isinstance(self.activation, nn.PReLU):
+            y = norm_prelu(y, self.norm, self.activation)
+        else:
+            y = self.activation(self.norm(y))
+        return y, {"attention": memory}
 
 
 class GroupedTemporalBlock(nn.Module):
@@ -82,12 +88,12 @@ class GroupedTemporalBlock(nn.Module):
         self.attention = _attention(half, 3, config)
         self.expand = KernelBank(3 * half, channels, (1, 1), num_kernels=kernels)
         self.expand_norm = nn.BatchNorm2d(channels)
-        self.expand_activation = PReLU()
+        self.expand_activation = nn.PReLU()
         self.depthwise = KernelBank(
             channels, channels, (3, 3), 1, 1, channels, dilation=dilation, num_kernels=kernels
         )
         self.depthwise_norm = nn.BatchNorm2d(channels)
-        self.depthwise_activation = PReLU()
+        self.depthwise_activation = nn.PReLU()
         self.project = KernelBank(channels, half, (1, 1), num_kernels=kernels)
         self.project_norm = nn.BatchNorm2d(half)
         self.temporal = nn.GRU(half, channels, batch_first=True)
@@ -96,9 +102,10 @@ class GroupedTemporalBlock(nn.Module):
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         y, untouched = x.chunk(2, 1)
         kernels, memory = _select(self.attention, y, state.get("attention"))
-        y = self.expand_activation(self.expand_norm(self.expand(subbands(y), kernels[0])))
+        y = norm_prelu(self.expand(subbands(y), kernels[0]), self.expand_norm, self.expand_activation)
         past = slide(state.get("past"), y, self.depthwise.context)
-        y = self.depthwise_activation(self.depthwise_norm(self.depthwise(y, kernels[1], state.get("past"))))
+        y = self.depthwise(y, kernels[1], state.get("past"))
+        y = norm_prelu(y, self.depthwise_norm, self.depthwise_activation)
         y = self.project_norm(self.project(y, kernels[2]))
         y, temporal = self._attend(y, state.get("temporal"))
         mixed = torch.stack([y, untouched], 2).flatten(

@@ -1,4 +1,4 @@
-"""Parts of both networks: activation, recurrent middle, and the way through encoder, middle and decoder.
+"""Parts of both networks: recurrent middle, and the way through encoder, middle and decoder.
 
 Grouped dual-path recurrence runs along frequency within a frame, then along time within a band.
 
@@ -11,16 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from kernels import gru
-
-
-class PReLU(nn.PReLU):
-    """Per-channel PReLU written with ReLU in training: on a CPU the gradient of torch's own is six times slower."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
-            return super().forward(x)
-        positive = x.relu()
-        return positive + self.weight[:, None, None] * (x - positive)
 
 
 class GroupedGRU(nn.Module):
