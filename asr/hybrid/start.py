@@ -10,7 +10,7 @@ from torch import Tensor
 
 from asr.hybrid.branch import BranchSizes
 from asr.hybrid.decoder import DecoderSizes
-from asr.hybrid.encoder import EncoderSizes
+from asr.hybrid.encoder import EncoderSizes, SpeechEncoder
 from asr.hybrid.model import HybridModel
 from asr.hybrid.vocabulary import cut_vocabulary
 from asr.text.tokenizer import Tokenizer
@@ -37,9 +37,10 @@ def from_whisper(
     text, kept = cut_vocabulary(whole.backend_tokenizer.to_str(), sentences, at_least)
     config = source.config
     prompt = prompt_tokens(config.vocab_size, whole)
-    sizes = {"width": config.d_model, "heads": config.encoder_attention_heads, "feed_forward": config.encoder_ffn_dim}
+    heard = encoder_sizes(config)
+    sizes = {"width": heard.width, "heads": heard.heads, "feed_forward": heard.feed_forward}
     model = HybridModel.create(
-        EncoderSizes(config.num_mel_bins, layers=config.encoder_layers, longest=config.max_source_positions, **sizes),
+        heard,
         branch,
         DecoderSizes(
             len(text), layers=config.decoder_layers, longest=config.max_target_positions, prompt=len(prompt), **sizes
@@ -60,6 +61,28 @@ def from_whisper(
     decoder["output.weight"] = decoder["embedding.weight"]
     model.decoder.load_state_dict(decoder)
     return model
+
+
+def whisper_encoder(whisper: str | Path) -> SpeechEncoder:
+    """Whisper's encoder alone, unchanged, of a folder or Hub id of transformers.
+
+    Raises:
+        OSError: there is no such model.
+    """
+    from transformers import WhisperForConditionalGeneration
+
+    source = WhisperForConditionalGeneration.from_pretrained(whisper)
+    encoder = SpeechEncoder(encoder_sizes(source.config))
+    encoder.load_state_dict(_encoder(source.state_dict()))
+    return encoder
+
+
+def encoder_sizes(config) -> EncoderSizes:
+    """Sizes of the encoder that a `transformers.WhisperConfig` describes."""
+    return EncoderSizes(
+        config.num_mel_bins, config.d_model, config.encoder_attention_heads, config.encoder_layers,
+        config.encoder_ffn_dim, config.max_source_positions,
+    )  # fmt: skip
 
 
 def prompt_tokens(vocabulary: int, tokenizer) -> list[int]:

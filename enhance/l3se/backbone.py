@@ -1,7 +1,8 @@
 """The speech encoder below everything: waves in, the hidden states of all layers out.
 
-Two implementations behind one interface: WavLM from transformers, and the compact one, the encoder of our own
-recogniser. Teachers use a backbone frozen; the NI-Encoder starts from it and trains it.
+Three implementations behind one interface: WavLM from transformers; Whisper's encoder, unchanged or as our recogniser
+has trained it further; and the encoder of a Conformer of ours. Teachers use a backbone frozen; the NI-Encoder starts
+from it and trains it.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from asr.audio.features import FRAME_HOP, log_mel, normalise
+from asr.audio.features import FRAME_HOP, log_mel, normalise, whisper_log_mel
 from asr.ctc.encoder import SUBSAMPLING, ChannelDropout, Encoder, EncoderConfig
+from asr.hub import model_file
+from asr.hybrid.encoder import EncoderSizes, SpeechEncoder
 from enhance.l3se.part import Part
 
 
@@ -119,6 +122,67 @@ class CompactBackbone(Backbone):
         return torch.stack(rows)
 
 
+class WhisperBackbone(Backbone):
+    """Whisper's encoder at the utterance's own length (asr/hybrid/encoder.py), a frame every 20 ms.
+
+    The states are the log-mel spectrogram, its two 10 ms frames side by side, since the layers lose how something
+    sounds; what the convolutions make of it; and what leaves each layer.
+    """
+
+    kind = "whisper"
+    hop = 2 * FRAME_HOP
+
+    def __init__(self, whisper: dict):
+        super().__init__()
+        self.encoder = SpeechEncoder(EncoderSizes(**{**whisper, "dropout": 0.0}))
+        sizes = self.encoder.sizes
+        self.width = sizes.width
+        self.widths = (2 * sizes.mels, *[sizes.width] * (sizes.layers + 1))
+
+    @classmethod
+    def from_recogniser(cls, name: str | Path) -> WhisperBackbone:
+        """With the weights of a hybrid recogniser, a folder or Hub id."""
+        from asr.hybrid.model import HybridModel
+
+        return cls.holding(HybridModel.from_pretrained(name).encoder)
+
+    @classmethod
+    def from_transformers(cls, name: str | Path) -> WhisperBackbone:
+        """With the weights of a Whisper of transformers, a folder or Hub id."""
+        from asr.hybrid.start import whisper_encoder
+
+        return cls.holding(whisper_encoder(name))
+
+    @classmethod
+    def holding(cls, encoder: SpeechEncoder) -> WhisperBackbone:
+        backbone = cls(dataclasses.asdict(encoder.sizes))
+        backbone.encoder.load_state_dict(encoder.state_dict())
+        return backbone
+
+    @property
+    def spec(self) -> dict:
+        return {"kind": self.kind, "whisper": dataclasses.asdict(self.encoder.sizes)}
+
+    def forward(self, waves: Tensor, lengths: Tensor | None = None) -> tuple[list[Tensor], Tensor]:
+        if lengths is None:
+            lengths = torch.full((len(waves),), waves.shape[1], device=waves.device)
+        frames = self.frames(lengths)
+        features = self._features(waves, frames.tolist())
+        states, _ = self.encoder(features, 2 * frames)
+        return [features.reshape(len(waves), features.shape[1] // 2, -1), *states], frames
+
+    @torch.no_grad()
+    def _features(self, waves: Tensor, frames: list[int]) -> Tensor:
+        """Log-mel [batch, 2 * frames, mel], each of its own stretch; zeros after the end of a wave."""
+        waves = F.pad(waves.float(), (0, max(0, max(frames) * self.hop - waves.shape[1])))
+        with torch.autocast(waves.device.type, enabled=False):
+            rows = [
+                whisper_log_mel(row[: count * self.hop], self.encoder.sizes.mels)
+                for row, count in zip(waves, frames, strict=True)
+            ]
+        return nn.utils.rnn.pad_sequence(rows, batch_first=True)
+
+
 class WavLMBackbone(Backbone):
     """WavLM of any size (Chen et al. 2022) from transformers, a frame every 20 ms."""
 
@@ -182,7 +246,8 @@ def _standardised(waves: Tensor, lengths: Tensor) -> Tensor:
     return centred / (centred.square().sum(1, keepdim=True) / lengths[:, None] + 1e-7).sqrt()
 
 
-KINDS = {backbone.kind: backbone for backbone in (CompactBackbone, WavLMBackbone)}
+KINDS = {backbone.kind: backbone for backbone in (CompactBackbone, WhisperBackbone, WavLMBackbone)}
+ARGUMENTS = {"encoder": CompactBackbone, "whisper": WhisperBackbone}  # that tell a saved one; else it is a WavLM
 
 
 def make_backbone(spec: dict) -> Backbone:
@@ -196,6 +261,28 @@ def make_backbone(spec: dict) -> Backbone:
     return KINDS[spec["kind"]](**{name: value for name, value in spec.items() if name != "kind"})
 
 
+def pretrained_backbone(name: str | Path) -> Backbone:
+    """The speech encoder of a model, with its weights.
+
+    Args:
+        name: a recogniser of ours ("tiny", which ships, a folder or Hub id), or a Whisper or WavLM of transformers.
+
+    Raises:
+        OSError: there is no such model.
+        ValueError: it is of another kind.
+    """
+    from asr.loading import shipped
+
+    place = shipped(name)
+    config = model_file(place, "config.json")
+    found = json.loads(config.read_text(encoding="utf-8")) if config else {}
+    if found.get("model_type") in ("whisper", "wavlm"):
+        return KINDS[found["model_type"]].from_transformers(place)
+    if "encoder" in found:
+        return (WhisperBackbone if "branch" in found else CompactBackbone).from_recogniser(place)
+    raise ValueError(f"{name} has no speech encoder: name a recogniser of ours, or a Whisper or WavLM of transformers")
+
+
 def load_backbone(folder: str | Path) -> Backbone:
     """A backbone that was written by `save_pretrained`.
 
@@ -205,7 +292,8 @@ def load_backbone(folder: str | Path) -> Backbone:
     config = Path(folder) / "config.json"
     if not config.exists():
         raise FileNotFoundError(f"{folder} holds no backbone; the folder of a trained codec or semantic teacher does")
-    kind = CompactBackbone if "encoder" in json.loads(config.read_text()) else WavLMBackbone
+    arguments = json.loads(config.read_text(encoding="utf-8"))
+    kind = next((kind for name, kind in ARGUMENTS.items() if name in arguments), WavLMBackbone)
     return kind.from_pretrained(folder)
 
 

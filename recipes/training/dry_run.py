@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -184,11 +184,13 @@ def l3se(stage: str, model: DictConfig) -> nn.Module:
 
 
 def l3se_backbone(node: DictConfig) -> nn.Module:
-    """The backbone a configuration names, without its weights."""
-    from enhance.l3se.backbone import CompactBackbone, WavLMBackbone
+    """The backbone a configuration names: of a folder as it is, without the weights where it is not there."""
+    from asr.loading import shipped
+    from enhance.l3se.backbone import WavLMBackbone, pretrained_backbone
 
-    if "CompactBackbone" in node._target_:
-        return CompactBackbone(asdict(conformer_sizes(node.name)))
+    if Path(shipped(node.name)).is_dir():
+        with torch.device("cpu"):
+            return pretrained_backbone(node.name).to("meta")
     wavlm_large = {
         "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096,
         "feat_extract_norm": "layer", "do_stable_layer_norm": True,

@@ -8,7 +8,14 @@ import pytest
 import torch
 
 from asr.ctc.encoder import EncoderConfig
-from enhance.l3se.backbone import CompactBackbone, WavLMBackbone, load_backbone, make_backbone
+from asr.hybrid.encoder import EncoderSizes
+from enhance.l3se.backbone import (
+    CompactBackbone,
+    WhisperBackbone,
+    load_backbone,
+    make_backbone,
+    pretrained_backbone,
+)
 from enhance.l3se.codec import WavCodec
 from enhance.l3se.corruption import Corrupter, CorruptionConfig, limit_band, lose_packets, reverberate
 from enhance.l3se.discriminators import Discriminators, MelLoss
@@ -16,6 +23,7 @@ from enhance.l3se.encoder import NIEncoder, distillation_loss, similarities
 from enhance.l3se.language_model import TokenLM, prefix_mask
 
 TINY = dataclasses.asdict(EncoderConfig(width=32, heads=2, layers=(1, 1, 1), feed_forward=32, front_channels=4))
+WHISPER = dataclasses.asdict(EncoderSizes(mels=80, width=32, heads=2, layers=2, feed_forward=48, dropout=0.1))
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +50,11 @@ def wavlm_folder(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(params=["compact", "wavlm"])
+@pytest.fixture(params=["compact", "whisper", "wavlm"])
 def backbone(request, wavlm_folder):
     torch.manual_seed(0)
-    return CompactBackbone(TINY) if request.param == "compact" else WavLMBackbone.from_transformers(wavlm_folder)
+    made = {"compact": lambda: CompactBackbone(TINY), "whisper": lambda: WhisperBackbone(WHISPER)}
+    return made.get(request.param, lambda: pretrained_backbone(wavlm_folder))()
 
 
 def codec_of(backbone, **options):
@@ -84,8 +93,30 @@ def test_backbone_round_trip(backbone, tmp_path):
     for state, other in zip(backbone.eval()(wave)[0], load_backbone(tmp_path).eval()(wave)[0], strict=True):
         torch.testing.assert_close(state, other)
     assert make_backbone(backbone.spec).state_dict().keys() == backbone.state_dict().keys()
-    with pytest.raises(ValueError, match="known are compact, wavlm"):
+    with pytest.raises(ValueError, match="known are compact, whisper, wavlm"):
         make_backbone({"kind": "hubert"})
+
+
+def test_encoder_of_the_recogniser_that_ships_and_of_a_whisper_as_it_is(tmp_path):
+    from transformers import WhisperFeatureExtractor
+
+    from recipes.data.toy import sentences
+    from recipes.training.toy_parts import writing_whisper
+
+    wave = 0.1 * torch.randn(1, 12_345)
+    ours = pretrained_backbone("tiny").eval()
+    states, frames = ours(wave)
+    assert ours.widths == (160, *[384] * 5) and [s.shape[1] for s in states] == [int(frames[0])] * 6
+
+    place = writing_whisper(tmp_path / "whisper", sentences(50, np.random.default_rng(0)))
+    whisper = pretrained_backbone(place).eval()
+    wave = wave[:, : 32 * 320]
+    features = WhisperFeatureExtractor(80, chunk_length=1)(wave[0].numpy(), sampling_rate=16_000, padding="do_not_pad")
+    mel = torch.tensor(features["input_features"][0]).T
+    torch.testing.assert_close(whisper(wave)[0][0][0], mel.reshape(32, 160), atol=1e-3, rtol=1e-3)
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(ValueError, match="no speech encoder"):
+        pretrained_backbone(tmp_path)
 
 
 def test_the_compact_backbone_does_not_hear_the_level():
