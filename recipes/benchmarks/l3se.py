@@ -12,14 +12,16 @@ and every system. Columns:
     halluc       substitutions + insertions of dwer: words that were not said
     cer          character error rate against the text
     estoi, ovrl  extended STOI; DNSMOS P.835 overall quality
-    speaker      similarity to the clean recording: x-vector cosine where --speaker_model names a transformers
-                 model (WavLMForXVector), else the cosine of means and deviations of log-mel bands ("timbre"),
-                 which also hears noise and is no speaker recogniser
+    speaker      similarity to the clean recording: cosine of the embeddings of --speaker_model, resemblyzer (pip
+                 install resemblyzer brings its weights) or a WavLMForXVector of transformers; without it the cosine
+                 of means and deviations of log-mel bands ("timbre"), which also hears noise and is no speaker
+                 recogniser
 
 Probes: log-likelihood a token of the clean tokens under the own condition and under that of another utterance; words
 that the judge hears when the input is noise alone; real-time factor and peak memory, each in a process of its own.
-The default judge, PocketSphinx, shares no data and no code with the teachers; `--judge FOLDER` is a recogniser of
-ours, which must not be the one that the backbone came from.
+The default judge, PocketSphinx, shares no data and no code with the teachers; `--judge faster-whisper:base` hears far
+better, where the backbone is not that one; `--judge FOLDER` is a recogniser of ours, which must not be the one that the
+backbone came from.
 """
 
 from __future__ import annotations
@@ -247,8 +249,9 @@ def main(argv: list[str] | None = None) -> int:
     option("--codec", required=True, metavar="FOLDER", help="the trained codec, with its backbone")
     option("--speech", required=True, metavar="TABLE", help="recordings with columns id, path, text")
     option("--noise", required=True, metavar="SOURCE", help="table (split dev) or folder of noise")
-    option("--judge", default="pocketsphinx", help="pocketsphinx or a recogniser's folder (default: pocketsphinx)")
-    option("--speaker_model", metavar="NAME", help="transformers x-vector model, folder or hub id")
+    option("--judge", default="pocketsphinx", help="pocketsphinx, faster-whisper:SIZE_OR_FOLDER, transformers:NAME or "
+           "the folder of a recogniser of ours (default: pocketsphinx)")  # fmt: skip
+    option("--speaker_model", metavar="NAME", help="resemblyzer, or an x-vector model of transformers")
     option("--count", type=int, default=40, help="utterances, spread over the table (default: 40)")
     option("--noise_count", type=int, default=10, help="stretches of noise alone (default: 10)")
     option("--snr", nargs="+", type=float, default=list(SNRS), help="signal-to-noise ratios in dB")

@@ -8,21 +8,30 @@ from collections.abc import Callable
 import numpy as np
 
 RATE = 16_000
+RESEMBLYZER = "resemblyzer"
 
 Measure = Callable[[np.ndarray, np.ndarray], float]  # output and clean recording -> score
 
 
 def make_judge(name: str) -> Callable[[np.ndarray], str]:
-    """PocketSphinx, or a recogniser of ours from a folder, with greedy decoding.
+    """What hears the recordings.
 
     PocketSphinx adapts to what it heard before, so every recording gets a new one: what it hears must not depend
     on the order of the systems.
-    """
-    from recipes.evaluation.recognisers import our_system, pocketsphinx
 
-    if name == "pocketsphinx":
+    Args:
+        name: a system of `recipes.evaluation.recognisers` that is not ours ("faster-whisper:base", "pocketsphinx"), or
+            the folder of a recogniser of ours, which decodes greedily.
+
+    Raises:
+        ValueError: its package is not installed.
+    """
+    from recipes.evaluation.recognisers import PEERS, Choice, our_system, pocketsphinx
+
+    choice = Choice(name)
+    if choice.kind == "pocketsphinx":
         return lambda wave: pocketsphinx()([wave])[0]
-    system = our_system("greedy", name)
+    system = choice.load() if choice.kind in PEERS else our_system("greedy", name)
     return lambda wave: system([wave])[0]
 
 
@@ -35,9 +44,8 @@ def make_measures(speaker_model: str | None) -> dict[str, Measure]:
     measures: dict[str, Measure] = dict(metric_functions(("estoi",)))
     if find_spec("speechmos"):
         measures["ovrl"] = lambda output, clean: dnsmos(output)["dnsmos_ovrl"]
-    measures["speaker" if speaker_model else "timbre"] = similarity(
-        x_vectors(speaker_model) if speaker_model else timbre
-    )
+    voice = {None: lambda name: timbre, RESEMBLYZER: resemblyzer}.get(speaker_model, x_vectors)
+    measures["speaker" if speaker_model else "timbre"] = similarity(voice(speaker_model))
     return measures
 
 
@@ -72,6 +80,20 @@ def x_vectors(name: str) -> Callable[[np.ndarray], np.ndarray]:
         return model(**extractor(wave, sampling_rate=RATE, return_tensors="pt")).embeddings[0].numpy()
 
     return embed
+
+
+def resemblyzer(name: str = RESEMBLYZER) -> Callable[[np.ndarray], np.ndarray]:
+    """The encoder of Wan et al. 2018 (arXiv 1710.10467) that the package resemblyzer brings.
+
+    Raises:
+        ValueError: it is not installed.
+    """
+    try:
+        from resemblyzer import VoiceEncoder
+    except ImportError:
+        raise ValueError("resemblyzer is not installed: pip install resemblyzer") from None
+    encoder = VoiceEncoder("cpu", verbose=False)
+    return lambda wave: encoder.embed_utterance(np.asarray(wave, np.float32))
 
 
 def word_scores(texts: list[str], heard_clean: list[str], heard: list[str]) -> dict:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -258,3 +259,24 @@ def test_timbre_tells_voices_apart():
     low, high = (0.05 * np.asarray(voice, np.float32) for voice in voices)
     measure = similarity(timbre)
     assert measure(0.5 * low, low) > 0.99 > measure(high, low) + 0.05
+
+
+def test_judges_that_others_made_and_the_voice_they_hear(monkeypatch):
+    from types import SimpleNamespace
+
+    from recipes.evaluation.judging import make_judge, make_measures
+
+    def transcribe(wave, **options):
+        return iter([SimpleNamespace(text=f" {len(wave)} samples")]), None
+
+    package = SimpleNamespace(WhisperModel=lambda place, **options: SimpleNamespace(transcribe=transcribe))
+    monkeypatch.setitem(sys.modules, "faster_whisper", package)
+    assert make_judge("faster-whisper:base")(np.zeros(160, np.float32)) == "160 samples"
+
+    encoder = SimpleNamespace(embed_utterance=lambda wave: np.array([wave.mean(), 1.0]))
+    monkeypatch.setitem(sys.modules, "resemblyzer", SimpleNamespace(VoiceEncoder=lambda *a, **k: encoder))
+    measure = make_measures("resemblyzer")["speaker"]
+    assert measure(np.ones(4), np.ones(4)) > 0.99 > measure(np.ones(4), -np.ones(4)) + 0.9
+    monkeypatch.setitem(sys.modules, "resemblyzer", None)
+    with pytest.raises(ValueError, match="pip install resemblyzer"):
+        make_measures("resemblyzer")
