@@ -202,7 +202,8 @@ def _without_existing(inputs: dict[str, Path], targets: dict) -> tuple[dict[str,
 def _targets(inputs: dict[str, Path], args: argparse.Namespace) -> dict[str, dict[str, Path]]:
     """Output path of every input and format."""
     formats = FORMATS if args.output_format == "all" else (args.output_format,)
-    stems, remarks = name_outputs(inputs, args.output_dir, lambda path: path.with_suffix(""), spare=len(".json"))
+    spare = len(".partial.json")
+    stems, remarks = name_outputs(inputs, args.output_dir, lambda path: path.with_suffix(""), spare)
     for remark in remarks:
         complain(remark)
     try:

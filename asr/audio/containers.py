@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from asr.audio import mp4, ogg
+from asr.audio import avi, mp4, ogg
 from asr.audio.report import Report
 from asr.audio.views import View
 
@@ -28,6 +28,7 @@ BIT_RATES = {
 ASF_PROPERTIES = bytes.fromhex("A1DCAB8C47A9CF118EE400C00C205365")
 TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICS", b"3DI")  # what may stand between or behind the frames of MP3
 TAG_HEADER = 32  # bytes that tell the length of a tag
+LONGEST_PES = 6 + 0xFFFF  # bytes
 CHUNK_LIMIT = 1000  # chunks before the samples; a file with more is no recording
 
 
@@ -47,8 +48,7 @@ def parts(file: BinaryIO, report: Report) -> Iterator[View]:
         _mend_wav(head, report)
         yield head
     elif magic[:4] == b"RIFF" and magic[8:] == b"AVI ":
-        whole.share = min(1.0, (whole.size + SLACK) / (8 + int.from_bytes(magic[4:8], "little")))
-        yield whole
+        yield avi.mended(whole)
     elif magic[:4] == b"OggS":
         firsts = [*ogg.links(head), head.size]
         for first, last in zip(firsts[:-1], firsts[1:], strict=True):
@@ -137,6 +137,16 @@ def ends_with_whole_ts_packet(view: View) -> bool:
     return b"G" in (tail[-188:-187], tail[-204:-203])
 
 
+def ends_with_whole_pes(view: View) -> bool:
+    """Whether the last packet of a program stream ends with the file, or the code of its end is there (ISO 13818-1)."""
+    tail, at = view.at(max(0, view.size - LONGEST_PES), LONGEST_PES), -1
+    while (at := tail.find(b"\0\0\1", at + 1)) >= 0:
+        left, kind, length = len(tail) - at, tail[at + 3 : at + 4], int.from_bytes(tail[at + 4 : at + 6], "big")
+        if kind == b"\xb9" and left <= SLACK or kind >= b"\xbc" and left == 6 + length:
+            return True
+    return False
+
+
 def is_whole_ts(view: View, start: int, end: int, pid: int) -> bool:
     """Whether a transport stream is packets in a row, those of `pid` numbered without a gap (ISO 13818-1, 2.4.3).
 
@@ -153,6 +163,16 @@ def is_whole_ts(view: View, start: int, end: int, pid: int) -> bool:
             if (head[:, 0] == ord("G")).all():
                 return bool((np.diff(numbers) % 16 <= 1).all())  # 0: sent twice
     return False
+
+
+def is_whole_flv(view: View, start: int, end: int, _: int) -> bool:
+    """Whether the tags of an FLV from `start` on follow each other up to `end`, each with its length behind it."""
+    while start < end:
+        length = 11 + int.from_bytes(view.at(start + 1, 3), "big")
+        if int.from_bytes(view.at(start + length, 4), "big") != length:
+            return False
+        start += length + 4
+    return start == end
 
 
 def mp3_seconds(view: View) -> float | None:

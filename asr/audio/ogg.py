@@ -84,6 +84,11 @@ def clock(view: View) -> Clock | None:
     return Clock(first, last.granule, last.at) if last else Clock(first, 0, 0)
 
 
+def granule(view: View, place: int) -> int:
+    """The position at the end of the page at a place, in samples of the codec."""
+    return int.from_bytes(view.at(place + 6, 8), "little", signed=True)
+
+
 def intact(view: View) -> Spliced:
     """The pages that agree with their checksums: a damaged one can make FFmpeg refuse all of a file."""
     pieces = [(page.at, page.length) for page in _pages(view, 0) if _is_intact(view, page)]

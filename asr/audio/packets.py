@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 
 import av
 
-from asr.audio import ogg
+from asr.audio import avi, ogg
 from asr.audio.containers import (
     TAGS,
     asf_seconds,
+    ends_with_whole_pes,
     ends_with_whole_ts_packet,
+    is_whole_flv,
     is_whole_ts,
     mp3_seconds,
 )
@@ -27,14 +30,21 @@ ZERO_BASED = frozenset({"mov", "matroska", "wv", "flac"})
 LATEST_START = 600.0  # seconds; later times are those of a longer stream that this was cut out of
 GAPLESS = frozenset({"ogg", "flac", "wv", "tta", "ape", "asf"})  # a gap can only come of damage
 SEQUENTIAL = frozenset({"matroska", "flv"})  # packets follow each other in the file
-OVERHEAD = 1024  # bytes that may lie between two of them
+OVERHEAD = 128  # bytes that may lie between two of them
 CUT_ANYWHERE = UNTIMED | {"mpegts", "mpeg"}  # what is cut out of a longer stream starts with half a packet
 CHECKED = frozenset({"flac", "wavpack", "tta", "ape", "ac3", "eac3"})  # codecs with checksums that encoders get right
 SUSPECT = 10  # frames
 MANY_PLANES = 8
 BLOCK_OVERLAP = 0.1  # seconds by which the blocks of Vorbis reach into each other, at most
+COUNTED = frozenset({"flac", "speex", "libspeex"})  # codecs whose pages in an Ogg FFmpeg only counts
+ZEROS_PLAY = frozenset({"opus", "libopus"})  # codecs that take a hole filled with zeros for a sound
+LONGEST_PAUSE = 3  # bytes of a packet that says no more than that nobody speaks
 JITTER = 0.05  # seconds between packets of a transport stream that are nothing
 LONGEST_GAP = 1 << 26  # bytes looked at between two of them
+WALKED = {"mpegts": is_whole_ts, "flv": is_whole_flv}  # formats whose bytes between two packets can be checked
+ENDS = {"ogg": ogg.ends_with_whole_page, "mpegts": ends_with_whole_ts_packet, "mpeg": ends_with_whole_pes}
+LONGER = 1.5  # times as long as its header says; an index that ends later does not count as we think
+CHUNK_HEADER = 8  # bytes before the packets of an AVI
 RETRIES = 8  # after errors of a container
 CLOSED = {"protocol_whitelist": "none"}  # a playlist or a reference must not open other files
 
@@ -93,6 +103,7 @@ class Part:
         self.decoder = self.stream.codec_context
         if self.codec in CHECKED:
             self.decoder.options = {"err_detect": "crccheck+bitstream+buffer+explode"}
+        self.index = self._index() if self.format == "avi" else {}
         self.clock = ogg.clock(view.again()) if self.format == "ogg" else None
         self.clock_rate = 48_000 if self.codec == "opus" else self.stream.codec_context.sample_rate
         self.origin = self._origin()
@@ -113,7 +124,7 @@ class Part:
         self.ends_damaged |= self.view.is_cut
         if self.view.patches and self.format == "wav":  # read to the end of the file, wherever that falls in a packet
             self.ends_damaged = False
-        ends_whole = {"ogg": ogg.ends_with_whole_page, "mpegts": ends_with_whole_ts_packet}.get(self.format)
+        ends_whole = ENDS.get(self.format)
         if ends_whole and not ends_whole(self.view.again()):
             self.ends_damaged, self.promised = True, None  # nobody knows how much followed
 
@@ -121,6 +132,13 @@ class Part:
     def is_complete(self) -> bool:
         """Whether every packet that the index names is there; a header may promise more than was recorded."""
         return self.format == "mov" and 0 < self.stream.frames <= self.count and not self.ends_damaged
+
+    def _index(self) -> dict[int, int]:
+        """Times by place of the packets of an AVI: FFmpeg counts what it reads, the index knows what there was."""
+        unit = avi.sample_size(self.view.again(), self.stream.index)
+        index = {entry.pos + CHUNK_HEADER: entry.timestamp // unit for entry in self.stream.index_entries}
+        last = max(index.values(), default=0) * self.stream.time_base
+        return index if last <= LONGER * (self.container.duration or 0) / av.time_base else {}  # else of another unit
 
     def _origin(self) -> float:
         start = (self.container.start_time or 0) / av.time_base
@@ -139,6 +157,8 @@ class Part:
             return self.clock and self.clock.last / self.clock_rate - self.origin
         if self.format == "asf":
             return asf_seconds(self.view.again())
+        if self.format == "avi" and self.view.share == 1 and len(self.index) > 2:
+            return float(max(self.index.values()) * stream.time_base)
         if self.format not in TELLING or self.view.is_fragmented:
             return None
         if self.format in ("aiff", "caf") and self.codec.startswith("pcm") and stream.frames:
@@ -151,41 +171,56 @@ class Part:
 
     def _timed_frames(self) -> Iterator[Decoded]:
         suspicion = 0  # frames for which a gap is still put down to the last sign of damage
-        for packet, late in self._ogg_packets() if self.clock else ((packet, 0.0) for packet in self._packets()):
-            self.skipped |= self.format == "mpegts" and self._has_gap(packet)
+        for packet, late in self._late_packets():
+            self.skipped |= self.format in WALKED and self._has_gap(packet)
             frames = self._decoded(packet)
             if packet.size:  # the last is empty and brings what the decoder still holds
                 self.ends_damaged = packet.is_corrupt or frames is None
                 if self.ends_damaged or self.skipped:
                     suspicion, self.skipped = SUSPECT, False
             for frame in frames or ():
-                yield Decoded(frame, frame.time and frame.time + late, suspicion > 0)
+                yield Decoded(frame, None if frame.time is None else frame.time + late, suspicion > 0)
                 suspicion = max(0, suspicion - 1)
 
     def _has_gap(self, packet: av.Packet) -> bool:
-        """Whether there is time between a packet of a transport stream and the one before, and damage in the bytes."""
-        (place, end), time = self.last, packet.pts and float(packet.pts * packet.time_base)
-        if packet.pos is not None and packet.pos >= 0 and time is not None:
-            self.last = packet.pos, time + float((packet.duration or 0) * packet.time_base)
-        if place is None or time is None or time < end + JITTER:
+        """Whether there is time between a packet and the one before, and damage in the bytes."""
+        if packet.pts is None:
             return False
-        return not is_whole_ts(self.view.again(), place, min(packet.pos, place + LONGEST_GAP), self.stream.id)
+        (place, end), time = self.last, float(packet.pts * packet.time_base)
+        here = packet.pos  # None where it is not the first one of what was sent together, between which nothing is
+        self.last = place if here is None else here, time + float((packet.duration or 0) * packet.time_base)
+        if None in (place, here) or time < end + JITTER:
+            return False
+        return not WALKED[self.format](self.view.again(), place, min(here, place + LONGEST_GAP), self.stream.id)
+
+    def _late_packets(self) -> Iterator[tuple[av.Packet, float]]:
+        """Packets, and by how many seconds each is later than FFmpeg says."""
+        if self.clock:
+            yield from self._ogg_packets()
+            return
+        late = 0.0
+        for packet in self._packets():
+            indexed = self.index.get(packet.pos)
+            if indexed is not None and packet.pts is not None:
+                before, late = late, float((indexed - packet.pts) * packet.time_base)
+                self.skipped |= late != before
+            yield packet, late
 
     def _ogg_packets(self) -> Iterator[tuple[av.Packet, float]]:
-        """Packets, and by how many seconds each is later than FFmpeg says.
+        """Packets, and how much later each is.
 
-        It lets the last page follow the one before, be that lost or not, and stretches the last packet to the end.
+        FFmpeg lets the last page, and each page of FLAC and Speex, follow the one before, be that lost or not, and
+        stretches the last packet to the end.
         """
-        waiting: list[av.Packet] = []
-        for packet in self._packets():
-            if packet.size and packet.pos == self.clock.last_page:
-                waiting.append(packet)
-                continue
-            usual = max((p.duration or 0 for p in waiting[:-1]), default=0)
-            stretched = ((waiting[-1].duration or 0) - usual) * self.stream.time_base if usual else 0
-            yield from ((p, float(stretched) if stretched > BLOCK_OVERLAP else 0.0) for p in waiting)
-            waiting = []
-            yield packet, 0.0
+        for place, packets in groupby(self._packets(), key=lambda packet: packet.pos if packet.size else None):
+            late, page = 0.0, list(packets)
+            if place == self.clock.last_page:
+                usual = max((p.duration or 0 for p in page[:-1]), default=0)
+                late = float((page[-1].duration or 0) - usual) * self.stream.time_base if usual else 0.0
+            elif self.codec in COUNTED and place is not None and page[0].pts is not None:
+                start = ogg.granule(self.view.again(), place) / self.clock_rate
+                late = start - float((page[0].pts + sum(p.duration or 0 for p in page)) * self.stream.time_base)
+            yield from ((packet, late if late > BLOCK_OVERLAP else 0.0) for packet in page)
 
     def _untimed_frames(self) -> Iterator[Decoded]:
         """Frames that say no time, after what is lost before each; `tail` is what is lost behind the last."""
@@ -220,6 +255,8 @@ class Part:
 
     def _decoded(self, packet: av.Packet) -> list[av.AudioFrame] | None:
         """The frames of a packet; None where the decoder refuses it, or finds a crowd of channels in noise."""
+        if self.codec in ZEROS_PLAY and packet.size > LONGEST_PAUSE and not any(bytes(packet)):
+            return None
         try:
             frames = [frame for frame in self.decoder.decode(packet) if frame.samples]
         except av.FFmpegError:

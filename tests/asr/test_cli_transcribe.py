@@ -287,6 +287,14 @@ def test_process_with_names_that_are_no_text(recordings, tiny_ctc_model, tmp_pat
     assert {os.fsencode(path).rsplit(b"/")[-1] for path in paths} == set(names)
 
 
+def test_the_longest_name_that_a_file_system_takes(transcribe, recordings, tmp_path):
+    path = tmp_path / ("n" * 251 + ".wav")
+    path.write_bytes((recordings / "a.wav").read_bytes())
+    status, _, messages = transcribe(path, "-o", tmp_path / "out", "-f", "all")
+    assert status == 0 and messages.count("its name is too long") == len(messages.splitlines()) == 1
+    assert len(list((tmp_path / "out").iterdir())) == 6
+
+
 def test_no_help_text_names_a_default_that_does_not_ship():
     from asr.loading import DEFAULT, SHIPPED, WEIGHTS
     from asr.transcribe import make_parser

@@ -19,9 +19,12 @@ FORMATS = {
     "webm": ("webm", "libopus", 48_000), "mkv": ("matroska", "aac", RATE), "ts": ("mpegts", "aac", RATE),
     "aac": ("adts", "aac", RATE), "wma": ("asf", "wmav2", 44_100), "wv": ("wv", "wavpack", RATE),
     "tta": ("tta", "tta", RATE), "aiff": ("aiff", "pcm_s16be", RATE), "caf": ("caf", "pcm_s16le", RATE),
-    "3gp": ("3gp", "aac", RATE), "flv": ("flv", "aac", RATE),
+    "3gp": ("3gp", "aac", RATE), "flv": ("flv", "aac", RATE), "mts": ("mpegts", "aac", RATE),
+    "avi": ("avi", "libmp3lame", RATE), "mka": ("matroska", "libmp3lame", RATE), "mp4": ("mp4", "libopus", 48_000),
+    "oga": ("ogg", "flac", RATE), "mpg": ("mpeg", "mp2", RATE),
     "mp2": ("mp2", "mp2", RATE), "ac3": ("ac3", "ac3", 2 * RATE),
 }
+OPTIONS = {"mts": {"max_delay": "700000"}}  # several packets are sent together, as by the program of FFmpeg
 LAYOUTS = {1: "mono", 2: "stereo", 8: "7.1"}
 
 
@@ -65,7 +68,7 @@ def muxed(tracks: list[tuple[np.ndarray, tuple[float, ...]]], suffix: str, **opt
     container, codec, rate = FORMATS[suffix]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "made"
-        with av.open(str(path), "w", format=container, options=options) as output:
+        with av.open(str(path), "w", format=container, options=OPTIONS.get(suffix, {}) | options) as output:
             streams = []
             for wave, times in tracks:
                 stream = output.add_stream(codec, rate=rate)

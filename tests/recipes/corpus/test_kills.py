@@ -53,7 +53,8 @@ def started(arguments):
     command = [sys.executable, "-m", "recipes.corpus", *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a shell's background jobs ignore
     )
     try:
         yield process
@@ -100,9 +101,10 @@ def test_killed_at_three_moments(work, how, monkeypatch, make_corpus, tmp_path, 
     assert rows_of(out) == rows_of(tmp_path / "whole") and len(rows_of(out)) == 80
 
 
-def test_an_interrupt_says_how_to_go_on(make_corpus, tmp_path, tiny_ctc_model):
+def test_an_interrupt_says_how_to_go_on(make_corpus, monkeypatch, tmp_path):
+    monkeypatch.setenv("PAUSE", "0.5")
     table, out = make_corpus(tmp_path / "data", 80), tmp_path / "out"
-    with started(["transcribe", table, out, f"model={tiny_ctc_model}", "part_seconds=4"]) as process:
+    with started(["own_work:Length", table, out, "part_seconds=4"]) as process:
         wait_for(lambda: parts(out), process)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
