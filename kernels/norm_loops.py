@@ -91,7 +91,7 @@ def forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """y, mean and variance."""
     shape, (x, gate) = x.shape, _frames(x, gate)
-    y, mean, variance = torch.empty(x.shape, dtype=x.dtype), torch.empty_like(weight), torch.empty_like(weight)
+    y, mean, variance = x.new_empty(x.shape), weight.new_empty(weight.shape), weight.new_empty(weight.shape)
     channels = x.shape[1]
     moments = [array(tensor) for tensor in (x, mean, variance)]
     in_threads(lambda first, last: _moments(*moments, first, last), channels)
@@ -109,7 +109,8 @@ def gradients(
     shape = x.shape
     (x, gate), (dy, _) = _frames(x, gate), _frames(dy, gate)
     scale, shift, inverse = _affine(weight, bias, mean, variance, eps)
-    dx, d_gate, sums = torch.empty(x.shape, dtype=x.dtype), torch.empty_like(gate), x.new_empty(x.shape[1], 3)
+    # new_empty, not empty_like: that would repeat the strides of a gate that is a slice, and `array` copy it.
+    dx, d_gate, sums = (x.new_empty(shape) for shape in (x.shape, gate.shape, (x.shape[1], 3)))
     arrays = [
         array(tensor) for tensor in (dy, x, mean, inverse, scale, shift, slope, gate, dx, d_gate, sums)
     ]

@@ -39,6 +39,17 @@ def test_outputs_gradients_and_statistics_are_those_of_torch(shape, slopes, gate
         torch.testing.assert_close(ours.double(), expected, rtol=bound, atol=bound * expected.abs().max().item())
 
 
+def test_gradients_of_a_gate_that_is_a_slice_of_something_transposed():
+    x, wide = torch.randn(2, 4, 6, 33, dtype=torch.float64), torch.rand(2, 6, 10, dtype=torch.float64)
+    found = []
+    for function in (plain, norm_prelu):
+        leaf = wide.clone().requires_grad_()
+        gate = leaf[..., 3:7].transpose(1, 2).unsqueeze(-1)
+        function(x, *modules(4, 4), gate).square().sum().backward()
+        found.append(leaf.grad)
+    torch.testing.assert_close(*reversed(found))
+
+
 def test_the_variance_of_numbers_far_from_zero():
     x, parts = (1000 + torch.randn(2, 3, 40, 33)), modules(3, 3, torch.float32)
     expected = plain(x.double(), *copy.deepcopy(parts).double(), None)
