@@ -4,7 +4,6 @@ Tensors are [B, C, T, F], gates [B, C, T]; without a gate a clip of a channel is
 """
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from kernels.compiled import array, compiled, in_threads
