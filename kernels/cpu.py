@@ -31,7 +31,7 @@ def single_frame(
     kt = weight.shape[3]
     if x.shape[2] < kt:
         x = F.pad(x, (0, 0, kt - x.shape[2], 0))
-    if len(x) > 1 or not _is_depthwise(weight, groups) or torch.compiler.is_exporting():
+    if len(x) > 1 or not is_depthwise(weight, groups) or torch.compiler.is_exporting():
         geometry = dict(stride=(1, stride), padding=(0, padding))
         return single_frame_conv(F.conv2d, x, attention, weight, bias, groups, **geometry)
     y = _matmul(x[0], _mix(attention[0], weight, x.dtype), stride, padding, groups)[None]
@@ -62,7 +62,7 @@ def forward(
 ) -> Tensor:
     """x [B, C_in, T_in, F] -> y [B, C_out, T, F_out]."""
     kt, kf = weight.shape[3:]
-    conv = _depthwise if _is_depthwise(weight, groups) else _matmul
+    conv = _depthwise if is_depthwise(weight, groups) else _matmul
     bins = (x.shape[-1] + 2 * padding - kf) // stride + 1
     y = x.new_empty(x.shape[0], weight.shape[1], attention.shape[1], bins)
     shift = x.new_zeros(()) if bias is None else bias[:, None, None].to(x.dtype)
@@ -84,7 +84,7 @@ def input_grad(
     groups: int,
 ) -> Tensor:
     """dy [B, C_out, T, F_out] -> dx [B, C_in, T_in, F]: every output frame scatters with its own kernel."""
-    scatter = _depthwise_input_grad if _is_depthwise(weight, groups) else _matmul_input_grad
+    scatter = _depthwise_input_grad if is_depthwise(weight, groups) else _matmul_input_grad
     dx = _empty_input_grad(dy, weight, frames_in, bins_in, groups)
     for b, t in _blocks(dx, attention, weight, groups):
         kernels = _mix(attention[b, t], weight, dy.dtype)
@@ -108,7 +108,7 @@ def gradients(
     G(t), the gradient of each frame's kernel, is [R, taps] for a block.
     """
     kt, kf = weight.shape[3:]
-    depthwise = _is_depthwise(weight, groups)
+    depthwise = is_depthwise(weight, groups)
     scatter = _depthwise_input_grad if depthwise else _matmul_input_grad
     correlate = _depthwise_kernel_grad if depthwise else _matmul_kernel_grad
     candidates = weight.reshape(len(weight), -1)
@@ -148,7 +148,7 @@ def _write(dx: Tensor, t: slice, frames_out: int, block: Tensor) -> None:
 # Blocks
 
 
-def _is_depthwise(weight: Tensor, groups: int) -> bool:
+def is_depthwise(weight: Tensor, groups: int) -> bool:
     """One input and one output channel per group, more than one tap (a 1 x 1 kernel is only a gain)."""
     _, c_out, c_in, kt, kf = weight.shape
     return c_in == 1 < groups == c_out and kt * kf > 1
@@ -157,7 +157,7 @@ def _is_depthwise(weight: Tensor, groups: int) -> bool:
 def _blocks(x: Tensor, attention: Tensor, weight: Tensor, groups: int) -> Iterator[tuple[int, slice]]:
     """(utterance, stretch of frames), the stretches as even as they go."""
     batch, frames, _ = attention.shape
-    taps = weight.shape[3] if _is_depthwise(weight, groups) else weight[0, 0, 0].numel()
+    taps = weight.shape[3] if is_depthwise(weight, groups) else weight[0, 0, 0].numel()
     per_frame = max(weight[0].numel(), x.shape[1] * x.shape[3] * taps)
     stretches = max(1, round(frames * per_frame / BLOCK_ELEMENTS))
     step = -(-frames // stretches)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kernels import cpu, naive
 
-BACKENDS = ("naive", "cpu", "triton")
+BACKENDS = ("naive", "cpu", "compiled", "triton")
 
 
 def adaptive_conv2d(
@@ -44,8 +44,9 @@ def adaptive_conv2d(
         stride, padding: along frequency. In time the stride is 1 and the context lies on the left.
         groups: as in `torch.nn.Conv2d`; `groups == C_in == C_out` is the depthwise convolution.
         past: the kt - 1 frames before x, [B, C_in, kt - 1, F], which streaming passes on; zeros when None.
-        backend: "naive", "cpu" or "triton". None: the environment variable ADAPTIVE_CONV_BACKEND if set, else
-            Triton for CUDA tensors where it is installed and the precision is at most 32 bits, else "cpu".
+        backend: "naive", "cpu", "compiled" or "triton". None: the environment variable ADAPTIVE_CONV_BACKEND if
+            set, else Triton for CUDA tensors where it is installed and the precision is at most 32 bits, else
+            "compiled" on a CPU where gradients are wanted, else "cpu".
 
     Returns:
         y [B, C_out, T, F_out] in x's dtype, F_out = (F + 2 * padding - kf) // stride + 1.
@@ -54,12 +55,12 @@ def adaptive_conv2d(
         ValueError: shapes that do not fit, an unknown backend, or a backend that cannot serve the tensors.
     """
     _check_conv(x, attention, weight, bias, stride, padding, groups, past)
-    backend = _choose_backend(backend, x)
+    backend = _choose_backend(backend, x, weight)
     if past is not None and weight.shape[3] > 1:
         x = torch.cat((past.to(x.dtype), x), dim=2)
     if backend == "naive":
         return naive.conv2d(x, attention, weight, bias, stride, padding, groups)
-    if backend == "cpu" and attention.shape[1] == 1:
+    if backend in ("cpu", "compiled") and attention.shape[1] == 1:
         return cpu.single_frame(x, attention, weight, bias, stride, padding, groups)
     return _conv(x, attention, weight, bias, stride, padding, groups, backend)
 
@@ -93,10 +94,10 @@ def adaptive_conv_transpose2d(
         ValueError: as `adaptive_conv2d`, and for more than one time tap.
     """
     _check_transpose(x, attention, weight, bias, stride, padding, output_padding, groups)
-    backend = _choose_backend(backend, x)
+    backend = _choose_backend(backend, x, weight)
     if backend == "naive":
         return naive.conv_transpose2d(x, attention, weight, bias, stride, padding, output_padding, groups)
-    if backend == "cpu" and attention.shape[1] == 1:
+    if backend in ("cpu", "compiled") and attention.shape[1] == 1:
         geometry = dict(stride=(1, stride), padding=(0, padding), output_padding=(0, output_padding))
         return cpu.single_frame_conv(F.conv_transpose2d, x, attention, weight, bias, groups, **geometry)
     bins = (x.shape[3] - 1) * stride - 2 * padding + weight.shape[4] + output_padding
@@ -107,10 +108,13 @@ def adaptive_conv_transpose2d(
 # Choice of a backend
 
 
-def _choose_backend(backend: str | None, x: Tensor) -> str:
+def _choose_backend(backend: str | None, x: Tensor, weight: Tensor) -> str:
     backend = backend or os.environ.get("ADAPTIVE_CONV_BACKEND")
     if not backend:
-        return "triton" if x.is_cuda and x.dtype != torch.float64 and _triton_installed() else "cpu"
+        if x.is_cuda:
+            return "triton" if x.dtype != torch.float64 and _triton_installed() else "cpu"
+        trains = torch.is_grad_enabled() and weight.requires_grad and not torch.compiler.is_exporting()
+        return "compiled" if trains else "cpu"
     if backend not in BACKENDS:
         raise ValueError(
             f"backend is {backend!r}; it must be one of {', '.join(BACKENDS)} "
@@ -139,9 +143,13 @@ def _triton_installed() -> bool:
 
 
 def _module(backend: str) -> ModuleType:
-    """Triton is imported on first use: the CPU path does not need it, and its import takes a while."""
+    """Triton and numba are imported on first use: inference on a CPU needs neither, and they take a while."""
     if backend == "cpu":
         return cpu
+    if backend == "compiled":
+        from kernels import compiled_conv
+
+        return compiled_conv
     from kernels import triton_backend
 
     return triton_backend

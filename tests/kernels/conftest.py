@@ -58,6 +58,7 @@ CASES = [
     Case("depthwise 3x3 past", 2, 2, 2, (3, 3), 9, padding=1, past=True),
     Case("depthwise wide padding", 2, 2, 2, (2, 2), 6, stride=3, padding=3),
     Case("depthwise several blocks", 3, 3, 3, (1, 2), 131, batch=1, frames=5, candidates=2),
+    Case("depthwise long", 3, 3, 3, (3, 3), 33, padding=1, frames=70, past=True),
     Case("one frame", 4, 4, 4, (3, 3), 7, padding=1, frames=1),
     Case("one frame past", 4, 6, 2, (2, 3), 7, padding=1, frames=1, past=True),
     Case("one frame of one utterance", 4, 4, 4, (2, 3), 7, padding=1, frames=1, batch=1),
@@ -69,6 +70,7 @@ CASES = [
     Case("channel multiplier", 2, 4, 2, (2, 2), 6, stride=2, padding=1),
     Case("single channel", 1, 1, 1, (3, 3), 8, stride=2, padding=1),
     Case("transposed depthwise", 4, 4, 4, (1, 5), 7, stride=2, padding=2, output_padding=0),
+    Case("transposed depthwise narrow", 4, 4, 4, (1, 3), 7, padding=1, output_padding=0),
     Case("transposed one frame", 4, 6, 2, (1, 3), 5, stride=2, output_padding=1, frames=1),
     Case("transposed grouped", 4, 6, 2, (1, 5), 7, stride=3, padding=1, output_padding=2),
 ]

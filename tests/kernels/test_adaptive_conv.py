@@ -45,8 +45,17 @@ def test_definition_frame_by_frame():
 
 
 @pytest.mark.parametrize("dtype, bound", [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
-def test_cpu_outputs_and_gradients(case, dtype, bound, relative_errors, poisoned):
-    assert max(relative_errors(case, "cpu", dtype)) < bound
+@pytest.mark.parametrize("backend", ["cpu", "compiled"])
+def test_cpu_outputs_and_gradients(case, backend, dtype, bound, relative_errors, poisoned):
+    assert max(relative_errors(case, backend, dtype)) < bound
+
+
+def test_threads_share_the_utterances(case, relative_errors):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    errors = relative_errors(case, "compiled")
+    torch.set_num_threads(threads)
+    assert max(errors) < 1e-5
 
 
 def test_cpu_blocks_of_frames_join_seamlessly(case, monkeypatch, relative_errors, poisoned):
@@ -94,6 +103,7 @@ def test_registered_operators_pass_torchs_own_checks():
     torch.library.opcheck(op._conv, (*leaves, 1, 1, 4, "cpu"))
     dy = torch.randn(2, 4, 6, 9, requires_grad=True)
     torch.library.opcheck(op._input_grad, (dy, attention, weight, 6, 9, 1, 1, 4, "cpu"))
+    torch.library.opcheck(op._conv, (*leaves, 1, 1, 4, "compiled"))
 
 
 @pytest.mark.parametrize("frames", [1, 6])
@@ -142,10 +152,18 @@ def test_environment_chooses_the_backend_and_the_argument_wins(monkeypatch):
     assert calls == ["naive"]
 
 
+def test_only_training_takes_the_compiled_loops():
+    x, attention, weight, _ = _tensors()
+    assert op._choose_backend(None, x, weight) == "cpu"
+    assert op._choose_backend(None, x, weight.requires_grad_()) == "compiled"
+    with torch.inference_mode():
+        assert op._choose_backend(None, x, weight) == "cpu"
+
+
 def test_a_backend_that_cannot_serve_says_why(monkeypatch):
     x, attention, weight, _ = _tensors()
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    with pytest.raises(ValueError, match="'fast'; it must be one of naive, cpu, triton"):
+    with pytest.raises(ValueError, match="'fast'; it must be one of naive, cpu, compiled, triton"):
         kernels.adaptive_conv2d(x, attention, weight, groups=4, backend="fast")
     with pytest.raises(ValueError, match="float64: use backend='naive' or 'cpu'"):
         kernels.adaptive_conv2d(x.double(), attention, weight, groups=4, backend="triton")
