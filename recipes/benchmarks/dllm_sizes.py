@@ -7,19 +7,21 @@ The weights are random: times do not depend on what they know, only numbers of t
 given. The twin writes --rate tokens a second of speech, each in a step with a cache. The denoiser computes its canvas
 of a slot every 160 ms in --open passes, of which each says the share of the slots that it still computes; the text on
 the rest, which the causal decoder below has read, stays in its cache up to the first token that changed. Both start
-from the encoder's output, so keys and values of the speech are counted. One thread; medians of --repeats.
+from the encoder's output, so keys and values of the speech are counted. One thread; medians of --repeats, in
+processor time, which other work does not stretch.
 """
 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 from asr.console.program import program
-from recipes.evaluation.side_by_side import make_parser, table, timed, write_json
+from recipes.evaluation.side_by_side import make_parser, table, write_json
 
 FRAME, SLOT = 0.02, 0.16  # seconds
 HEAD = 64  # width of an attention head, as in Whisper
@@ -114,9 +116,10 @@ def measure(model, work: Work, repeats: int) -> dict[str, float]:
     with torch.inference_mode():
         for repeat in range(repeats + 1):  # in turn, so that both meet the same load; the first warms up
             for name, way in ways.items():
-                seconds = timed(way)[1]
+                start = time.thread_time()
+                way()
                 if repeat:
-                    spent[name].append(1e3 * seconds)
+                    spent[name].append(1e3 * (time.thread_time() - start))
     found = {name: median(times) for name, times in spent.items()}
     return {**found, "factor": found["twin"] / found["denoiser"]}
 
