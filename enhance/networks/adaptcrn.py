@@ -16,6 +16,7 @@ from enhance.networks.bands import ErbBands, compress, magnitude, subbands
 from enhance.networks.enhancer import Enhancer
 from enhance.networks.layers import DualPathRNN, run_stages
 from enhance.networks.overlap_add import State
+from kernels.frame_norm import frame_norm
 from kernels.norm import norm_prelu
 
 
@@ -94,10 +95,10 @@ class AdaptiveBlock(nn.Module):
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """x [B, C, T, F] and the block's part of the state -> output, the state after the chunk."""
-        y = self.norm(x.transpose(1, 2)).transpose(1, 2)
+        y, energy = frame_norm(x, self.norm)
         kernels, gates, after = (None, None, None), (), {}
         if self.attention is not None:
-            kernels, gates, after["attention"] = self.attention(y, state.get("attention"))
+            kernels, gates, after["attention"] = self.attention.select(energy, state.get("attention"))
         if gates:
             y = y * gates[0]
         if self.depthwise.context:

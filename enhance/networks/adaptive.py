@@ -115,7 +115,11 @@ class JointAttention(nn.Module):
 
     def forward(self, x: Tensor, memory: Tensor | None = None) -> Selection:
         """x [B, C, T, F] -> Selection; the energy is the mean of x^2 over frequency (Eq. of P(c, t))."""
-        logits, memory = self.network(x.square().mean(-1).transpose(1, 2), memory)
+        return self.select(x.square().mean(-1).transpose(1, 2), memory)
+
+    def select(self, energy: Tensor, memory: Tensor | None = None) -> Selection:
+        """Energies [B, T, C] -> Selection."""
+        logits, memory = self.network(energy, memory)
         kernels, gates = logits.split([self.num_layers * self.num_kernels, sum(self.gates)], -1)
         kernels = kernels.unflatten(-1, (self.num_layers, self.num_kernels)).softmax(-1)
         gates = gates.sigmoid().transpose(1, 2)[..., None]
