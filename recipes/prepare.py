@@ -93,7 +93,7 @@ def content_of(args: argparse.Namespace):
     return Content(args.features, args.align)
 
 
-def recorded(args: argparse.Namespace) -> None:
+def recorded(args: argparse.Namespace) -> int:
     from recipes.data import features
     from recipes.data.corpora import read_table
     from recipes.data.spelling import spelled
@@ -113,7 +113,8 @@ def recorded(args: argparse.Namespace) -> None:
         content=content_of(args),
     )
     missing = [s for s in range(args.shard_index, shards, args.shard_count) if not shard_exists(args.out, s)]
-    features.run_shards(job, missing, args.out.name, args.workers, args.noise)
+    lost = sum(features.run_shards(job, missing, args.out.name, args.workers, args.noise))
+    return 1 if lost else 0
 
 
 def synthetic(args: argparse.Namespace) -> None:

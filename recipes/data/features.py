@@ -49,13 +49,16 @@ class Content:
 
 def recorded_shard(
     shard: int, recordings: list, copies: int, strength: float, seed: int, out: Path, content: Content = Content()
-) -> None:
-    """Write one shard of augmented recordings; copy 0 of each recording is left as it is."""
+) -> int:
+    """Write one shard of augmented recordings; copy 0 of each recording is left as it is.
+
+    Returns how many copies are missing, since their recordings cannot be read; copy 0 of these is named on stderr.
+    """
     from asr.audio import AudioError
     from asr.audio.augment import recorded_speech_chain, seeded
     from recipes.data.store import write_shard
 
-    chain, examples, features = recorded_speech_chain(_noises, strength), [], []
+    chain, examples, features, lost = recorded_speech_chain(_noises, strength), [], [], 0
     first = shard * SHARD_UTTERANCES
     for number in range(first, min(first + SHARD_UTTERANCES, len(recordings) * copies)):
         copy, index = divmod(number, len(recordings))
@@ -63,7 +66,9 @@ def recorded_shard(
         try:
             wave = recording.wave()
         except AudioError as error:
-            print(f"left out: {error}", file=sys.stderr)
+            lost += 1
+            if not copy:
+                print(f"left out: {error}", file=sys.stderr)
             continue
         if copy:
             wave = chain(wave, rng)
@@ -72,6 +77,7 @@ def recorded_shard(
         about = {"id": f"{recording.id}#{copy}", "text": recording.text, "speaker": recording.speaker}
         examples.append({**about, **extra})
     write_shard(out, shard, examples, features, content.features)
+    return lost
 
 
 def noises() -> list:
@@ -89,12 +95,11 @@ def _start_worker(noise_table: str | None) -> None:
 
 
 def run_shards(
-    job: Callable[[int], None], missing: Sequence[int], name: str, workers: int, noise_table: str | None
-) -> None:
-    """Run a job for each missing shard in worker processes, with a progress bar on stderr."""
+    job: Callable[[int], object], missing: Sequence[int], name: str, workers: int, noise_table: str | None
+) -> list:
+    """Results of a job for each missing shard, run in worker processes with a progress bar on stderr."""
     from tqdm import tqdm
 
     context = multiprocessing.get_context("spawn")
     with context.Pool(workers, _start_worker, (noise_table,)) as pool:
-        for _ in tqdm(pool.imap_unordered(job, missing), total=len(missing), unit="shard", desc=name):
-            pass
+        return list(tqdm(pool.imap_unordered(job, missing), total=len(missing), unit="shard", desc=name))
