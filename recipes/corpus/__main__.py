@@ -15,7 +15,7 @@ appear whole or not at all, one row for each recording; a recording that cannot 
 why. The same command goes on after an interruption and skips what is done. On a cluster, IN and OUT must be reachable
 from every node, and the package installed there. A work of your own is module:Class (recipes/corpus/works.py).
 
-Exit code: 0 all good, 1 some rows have errors, 2 usage, 130 interrupted.
+Exit code: 0 all good, 1 some rows have errors or are damaged, 2 usage, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def main(argv: list[str] | None = None) -> int:
         complain("interrupted; the same command goes on and skips what is done")
         return INTERRUPTED
     print_summary(summary)
-    return int(summary["errors"] > 0)
+    return int(summary["errors"] + summary["damaged"] > 0)
 
 
 def leave(code: int) -> None:

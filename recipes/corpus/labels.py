@@ -16,7 +16,7 @@ from recipes.corpus.works import ABOUT, ERROR, about, device_named
 
 
 class Label(Transcribe):
-    """What our recogniser hears; rows of which it is less sure than `least_confidence` are errors."""
+    """What our recogniser hears; damaged rows and those of which it is less sure than `least_confidence` are errors."""
 
     columns = {**ABOUT, "text": "string", "confidence": "float64", **ERROR}
 
@@ -28,7 +28,9 @@ class Label(Transcribe):
         results = super().__call__(rows)
         for result in results:
             sure = result.get("confidence")
-            if not result["error"] and sure is None:
+            if not result["error"] and result["missing"]:
+                result["error"] = f"{result['id']}: {result['missing']}"
+            elif not result["error"] and sure is None:
                 result["error"] = f"{result['id']}: nothing was heard"
             elif not result["error"] and sure < self.least:
                 result["error"] = f"{result['id']}: confidence {sure:.2f} is below {self.least} ({result['text'][:60]})"

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from asr.audio.errors import AudioError
+from asr.audio.report import told
 from recipes.corpus.job import Job
 from recipes.corpus.parts import Row
 from recipes.corpus.sources import Named, Sources
@@ -19,9 +20,12 @@ COUNTS = ("word_errors", "reference_words", "normalised_word_errors", "normalise
 
 
 class Transcribe:
-    """Texts, word times and confidence of recordings of any length, by `asr.Transcriber`."""
+    """Texts, word times and confidence of recordings of any length, by `asr.Transcriber`.
 
-    columns = {**ABOUT, "reference": "string", **SAID, **ERROR}
+    Of a damaged recording there is the text of the rest, and `missing` says what is not there.
+    """
+
+    columns = {**ABOUT, "reference": "string", **SAID, "missing": "string", **ERROR}
 
     def __init__(self, job: Job, out: Folder):
         from asr import Transcriber
@@ -60,6 +64,7 @@ def said(transcript) -> Row:
     return {
         "seconds": transcript.duration,
         "text": transcript.text,
+        "missing": told(transcript.missing) if transcript.missing else None,
         "confidence": float(np.mean([word.confidence for word in words])) if words else None,
         "segments": [{"start": s.start, "end": s.end, "text": s.text} for s in transcript.segments],
         "words": [{"start": w.start, "end": w.end, "text": w.text, "confidence": w.confidence} for w in words],

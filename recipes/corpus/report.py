@@ -31,8 +31,8 @@ class Progress:
         self.cpu += report["cpu"]
         self.errors += len(report["errors"])
         self.first = self.first or (time.perf_counter() - self.started, report["seconds"])
-        for error in report["errors"]:
-            self.bar.write(error, file=sys.stderr)
+        for message in report["errors"] + report["damaged"]:
+            self.bar.write(message, file=sys.stderr)
         factor = f"{self.busy / self.seconds:.3f}" if self.seconds else "-"
         self.bar.set_postfix_str(f"{self.seconds / 3600:.2f} h, rtf {factor}, {self.errors} errors", refresh=False)
         self.bar.update(report["rows"])
@@ -65,15 +65,17 @@ class Progress:
 def summarise(results: Results, run: dict) -> dict:
     """Numbers of everything in OUT, written beside the parts, with those of the run that just ended."""
     counted = [name for name in results.columns if name.endswith(("word_errors", "reference_words"))]
-    rows = errors = 0
+    rows = errors = damaged = 0
     seconds, sums = 0.0, dict.fromkeys(counted, 0)
-    for row in results.rows(["seconds", "error", *counted]):
+    missing = ["missing"] if "missing" in results.columns else []
+    for row in results.rows(["seconds", "error", *missing, *counted]):
         rows += 1
+        damaged += row.get("missing") is not None and row["error"] is None
         errors += row["error"] is not None
         seconds += 0.0 if row["error"] else row["seconds"] or 0.0
         for name in counted:
             sums[name] += row[name] or 0
-    summary = {"recordings": rows, "errors": errors, "hours": seconds / 3600, **sums}
+    summary = {"recordings": rows, "errors": errors, "damaged": damaged, "hours": seconds / 3600, **sums}
     for start in ("", "normalised_"):
         if sums.get(f"{start}reference_words"):
             summary[f"{start}wer"] = sums[f"{start}word_errors"] / sums[f"{start}reference_words"]
@@ -84,7 +86,8 @@ def summarise(results: Results, run: dict) -> dict:
 
 def print_summary(summary: dict) -> None:
     run = summary["this_run"]
-    print(f"{summary['recordings']} recordings, {summary['hours']:.2f} h, {summary['errors']} errors")
+    damaged = f", {summary['damaged']} damaged" if summary["damaged"] else ""
+    print(f"{summary['recordings']} recordings, {summary['hours']:.2f} h, {summary['errors']} errors{damaged}")
     for start, name in (("", "as said"), ("normalised_", "normalised (Whisper's English)")):
         if f"{start}wer" in summary:
             print(f"word error rate {name}: {summary[start + 'wer']:.2%}")

@@ -15,9 +15,9 @@ import lzma
 import os
 from collections.abc import Callable, Iterator
 
+from asr.audio.formats import is_audio
 from recipes.corpus.storage import is_remote, join, parent, split_address, walk
 
-AUDIO = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".wma", ".aiff", ".aif", ".webm", ".mp4", ".mkv")
 BATCH_ROWS = 1000  # of a Parquet file, in memory at once
 
 
@@ -35,7 +35,7 @@ def read_rows(address: str) -> Iterator[dict]:
         if not fs.exists(path):
             raise FileNotFoundError(f"{address}: no such file")
         yield from _checked(reader(address), address)
-    elif address.lower().endswith(AUDIO):
+    elif is_audio(address):
         yield {"id": address.rpartition("/")[2], "path": address}
     elif parts := _parts(fs, path):
         for part in parts:
@@ -156,15 +156,15 @@ def _text(address: str) -> Iterator[dict]:
 
 
 def _recordings(address: str, fs, path: str) -> Iterator[dict]:
-    """The recordings in a folder and the folders below; a path relative to it is the id."""
+    """The recordings in a folder and the folders below, what is hidden excepted; a path relative to it is the id."""
     if not fs.exists(path):
         raise FileNotFoundError(f"{address}: no such file or folder")
     found = False
     for entry in walk(address):
         name = entry["name"]
-        if name.lower().endswith(AUDIO):
+        if is_audio(name):
             found = True
             place = fs.unstrip_protocol(name) if is_remote(address) else name
             yield {"id": name.removeprefix(path.rstrip("/") + "/"), "path": place, "bytes": entry.get("size")}
     if not found:
-        raise ValueError(f"{address} holds neither recordings ({' '.join(AUDIO)}) nor parts (.parquet, .jsonl)")
+        raise ValueError(f"{address} holds neither recordings nor parts (.parquet, .jsonl)")

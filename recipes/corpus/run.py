@@ -36,7 +36,7 @@ class Worker:
         """Make the part at {start, stop} of the plan, unless it is there; returns what the driver is told of it.
 
         Returns:
-            rows, seconds of audio, error messages, wall and CPU seconds of the work.
+            rows, seconds of audio, messages on errors and on damaged recordings, wall and CPU seconds of the work.
         """
         wall, cpu = time.perf_counter(), time.process_time()
         name, rows = self.plan.part(span["start"], span["stop"])
@@ -49,6 +49,7 @@ class Worker:
             "rows": len(results),
             "seconds": sum(row["seconds"] or 0.0 for row in results if not row["error"]),
             "errors": [row["error"] for row in results if row["error"]],
+            "damaged": [f"{row['id']}: {row['missing']}" for row in results if row.get("missing") and not row["error"]],
             "wall": time.perf_counter() - wall,
             "cpu": time.process_time() - cpu,
         }

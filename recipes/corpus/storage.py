@@ -114,7 +114,10 @@ class Folder:
 
 
 def walk(address: str) -> Iterator[dict]:
-    """Entries (name: path in its file system, size in bytes) of all files under a folder, sorted folder by folder."""
+    """Entries (name: path in its file system, size in bytes) of all files under a folder, sorted folder by folder.
+
+    Names that begin with a dot are left out, folders and files: they are hidden, or what other systems leave behind.
+    """
     fs, root = split_address(address)
     yield from _walk(fs, root)
 
@@ -123,6 +126,8 @@ def _walk(fs: fsspec.AbstractFileSystem, root: str) -> Iterator[dict]:
     for entry in sorted(fs.ls(root, detail=True), key=lambda e: e["name"]):
         if entry["name"].rstrip("/") == root.rstrip("/"):
             continue  # object stores list a marker of the folder itself
+        if entry["name"].rstrip("/").rpartition("/")[2].startswith("."):
+            continue
         if entry["type"] == "directory":
             yield from _walk(fs, entry["name"])
         else:

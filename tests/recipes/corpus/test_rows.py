@@ -66,10 +66,10 @@ def test_a_text_has_a_row_a_line(tmp_path):
 
 
 def test_a_folder_gives_its_recordings_by_their_place(tmp_path):
-    for name in ("b.wav", "a/c.flac", "a/notes.md", "a/b/d.MP3"):
+    for name in ("b.wav", "a/c.flac", "a/notes.md", "a/b/d.MP3", "a/._c.flac", ".trash/e.wav", "f.ts"):
         write(tmp_path / name, "12345")
     rows = list(read_rows(str(tmp_path)))
-    assert [row["id"] for row in rows] == ["a/b/d.MP3", "a/c.flac", "b.wav"]
+    assert [row["id"] for row in rows] == ["a/b/d.MP3", "a/c.flac", "b.wav", "f.ts"]
     assert rows[0] == {"id": "a/b/d.MP3", "path": str(tmp_path / "a/b/d.MP3"), "bytes": 5}
 
 

@@ -5,6 +5,7 @@ import json
 import fsspec
 import numpy as np
 import pytest
+import soundfile
 
 from recipes.corpus.__main__ import main
 
@@ -39,6 +40,21 @@ def test_transcribe_gives_each_recording_one_row(table, tmp_path, tiny_ctc_model
     assert sum("bad.wav" in line for line in output.err.splitlines()) == 1
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names - {n for n in names if n.startswith("part-")} == {"job.json", "summary.json"}
+
+
+def test_a_damaged_recording_has_the_text_of_the_rest_and_is_no_label(table, tmp_path, tiny_ctc_model, capsys, rows_of):
+    flac = table.parent / "cut.flac"
+    wave, rate = soundfile.read(table.parent / "wav" / "0003.wav")
+    soundfile.write(flac, np.tile(wave, 3), rate)
+    flac.write_bytes(flac.read_bytes()[: flac.stat().st_size // 2])
+    common = [str(flac), str(tmp_path / "out"), f"model={tiny_ctc_model}"]
+    assert main(["transcribe", *common]) == 1
+    [row] = rows_of(tmp_path / "out")
+    assert row["text"] and row["error"] is None and row["missing"].startswith("damaged or truncated: missing ")
+    output = capsys.readouterr()
+    assert "0 errors, 1 damaged" in output.out and row["missing"] in output.err
+    common[1] = str(tmp_path / "labels")
+    assert main(["label", *common]) == 1 and "truncated" in rows_of(tmp_path / "labels")[0]["error"]
 
 
 def test_restart_skips_what_is_done_and_takes_what_is_new(table, tmp_path, tiny_ctc_model, rows_of):
@@ -100,7 +116,6 @@ def test_cuts_of_one_file_are_heard_apart(spoken, tmp_path, tiny_ctc_model, rows
 
 
 def test_enhance_keeps_the_kind_of_sound_and_the_names_apart(table, tmp_path, spoken, rows_of):
-    import soundfile
 
     wav = table.parent / "wav"
     soundfile.write(wav / "0000.wav", np.stack([spoken[0], spoken[0]], 1), 44100)
