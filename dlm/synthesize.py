@@ -140,8 +140,9 @@ def _read_lines(path: str) -> list[str]:
 
 def _noises(folder: str | None) -> list:
     from asr.audio import load
+    from asr.audio.formats import is_recording
 
-    files = sorted(path for path in Path(folder).rglob("*") if path.is_file()) if folder else []
+    files = sorted(filter(is_recording, Path(folder).rglob("*"))) if folder else []
     return [load(path) for path in files]
 
 

@@ -25,11 +25,11 @@ import scipy.signal
 
 from asr.audio.augment import BandLimit, Clip, Speed, active_power, cut, mix_at_snr, random_room_response
 from asr.audio.features import SAMPLING_RATE
+from asr.audio.formats import is_recording
 from enhance.noises import synthetic_noise
 
 EARLY_REVERBERATION = 0.1  # seconds
 PEAK = 0.99
-AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3"}
 CACHED_RECORDINGS = 16_384  # a day of speech is about 10 GB, an hour 0.1
 
 
@@ -196,7 +196,7 @@ def list_recordings(sources: Sequence[str | Path], kind: str, split: str = "trai
     found: list[Path] = []
     for source in map(Path, sources):
         if source.is_dir():
-            found += sorted(path for path in source.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
+            found += sorted(filter(is_recording, source.rglob("*")))
         elif source.is_file():
             found += sorted(_table_rows(source, {"kind": kind, "split": split}))
         else:

@@ -10,6 +10,11 @@ AUDIO_SUFFIXES = frozenset(
 )
 
 
+def is_recording(path: Path) -> bool:
+    """Whether a file in a folder is one: hidden ones, as other systems leave beside recordings (._talk.wav), are not."""
+    return is_audio(path) and not path.name.startswith(".") and path.is_file()
+
+
 def is_audio(name: str | os.PathLike) -> bool:
     """Whether the extension is that of a recording."""
     return Path(name).suffix.lower() in AUDIO_SUFFIXES

@@ -21,15 +21,16 @@ from pathlib import Path
 
 import numpy as np
 
+from asr.audio.formats import is_recording
+
 RATE = 16_000
-SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3"}
 
 
 class EnhancedFiles:
     """A folder of enhanced files with the names of the noisy ones."""
 
     def __init__(self, folder: Path):
-        self.files = {p.stem: p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES}
+        self.files = {path.stem: path for path in filter(is_recording, folder.iterdir())}
         self.parameters = None
 
     def __call__(self, clip) -> tuple[np.ndarray, float | None]:

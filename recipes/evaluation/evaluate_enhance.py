@@ -25,11 +25,11 @@ from tqdm import tqdm
 
 from asr.audio import load
 from asr.audio.features import SAMPLING_RATE
+from asr.audio.formats import is_recording
 
 LAYOUTS = (("noisy", "clean"), ("noisy_testset_wav", "clean_testset_wav"))
 BOOTSTRAPS = 2000
 METRICS = ("si_snr", "pesq", "stoi", "estoi", "dnsmos")
-SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3"}
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ def paired_files(noisy: Path, clean: Path) -> list[tuple[Path, Path]]:
     for folder in (noisy, clean):
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder}: no such folder of recordings")
-    partners = {path.stem: path for path in clean.iterdir() if path.suffix.lower() in SUFFIXES}
-    files = sorted(path for path in noisy.iterdir() if path.suffix.lower() in SUFFIXES)
+    partners = {path.stem: path for path in filter(is_recording, clean.iterdir())}
+    files = sorted(filter(is_recording, noisy.iterdir()))
     pairs = [(path, partners[path.stem]) for path in files if path.stem in partners]
     if not pairs:
         raise FileNotFoundError(f"no recording in {noisy} has one of the same name in {clean}")

@@ -38,6 +38,7 @@ def mixer(corpus, **settings) -> Mixer:
 
 
 def test_recordings_come_from_tables_and_folders(corpus):
+    (corpus / "dev" / "noise" / "._noise0.wav").write_bytes(b"what macOS leaves beside it")
     table = list_recordings([corpus / "table.tsv"], "noise", "dev")
     assert table == list_recordings([corpus / "dev" / "noise"], "noise") and len(table) == 2
     with pytest.raises(FileNotFoundError, match="nowhere"):
