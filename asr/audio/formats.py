@@ -11,7 +11,7 @@ AUDIO_SUFFIXES = frozenset(
 
 
 def is_recording(path: Path) -> bool:
-    """Whether a file in a folder is one: hidden ones, as other systems leave beside recordings (._talk.wav), are not."""
+    """Whether a file in a folder is one; hidden ones, as other systems leave there (._talk.wav), are not."""
     return is_audio(path) and not path.name.startswith(".") and path.is_file()
 
 

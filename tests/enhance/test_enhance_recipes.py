@@ -193,7 +193,8 @@ def test_folders_that_do_not_fit_are_explained(tmp_path, capsys):
     (tmp_path / "clean").mkdir()
     for path in ("noisy/a.wav", "noisy/._a.wav", "clean/._a.wav", "clean/a.flac"):
         (tmp_path / path).touch()
-    assert paired_files(tmp_path / "noisy", tmp_path / "clean") == [(tmp_path / "noisy/a.wav", tmp_path / "clean/a.flac")]
+    pair = tmp_path / "noisy/a.wav", tmp_path / "clean/a.flac"
+    assert paired_files(tmp_path / "noisy", tmp_path / "clean") == [pair]
 
 
 def test_download_unpacks_and_does_not_repeat_itself(tmp_path, capsys):
