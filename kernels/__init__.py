@@ -47,7 +47,7 @@ What stays in registers (`kernels.triton_backend`), and why
     Sums are in single precision whatever the inputs are.
 
 The CPU path (`kernels.cpu`) does the same on blocks of frames that fit the cache, with torch's own convolutions and
-batched products; while it trains, `kernels.compiled_conv` has compiled loops for the small depthwise kernels.
+batched products; while it trains, `kernels.compiled_conv` has compiled loops for depthwise kernels.
 `kernels.naive` is the definition in a few lines, in any precision; all tests compare with it.
 
 Streaming: `past` carries the kt - 1 last input frames from call to call; nothing is hidden in the op.

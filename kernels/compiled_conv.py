@@ -1,13 +1,13 @@
 """The path that trains depthwise kernels on a CPU: loops over frames that read and write every tensor once.
 
-W(t) of some frames is one small product of mixtures and candidates. A channel of these frames is copied into rows
-filled up with zeros to whole registers, in front of which lie the bins of the padding. There a kernel is for every
-time tap three neighbouring taps (w0, w1, w2), and
+W(t) of some frames is one small product of mixtures and candidates. A channel of these frames is laid out by phase,
+bin f at [(f + padding) % stride, (f + padding) // stride], in rows filled up with zeros to whole registers. There a
+kernel is for every time tap and phase three neighbouring taps (w0, w1, w2), and
 
     y[f] = sum of w_d row[f + d]        drow[m] = sum of w_d dy[m - d]        dw_d = sum over f of dy[f] row[f + d]
 
-Kernels that have strides or are wider, those that are not depthwise, and numbers that are not of one kind in single or
-double precision go the way of `kernels.cpu`, where torch is as fast.
+Kernels with more than three taps a phase, those that are not depthwise, and numbers that are not of one kind in
+single or double precision go the way of `kernels.cpu`.
 """
 
 import numpy as np
@@ -28,29 +28,52 @@ def _width(bins):
     return (bins + TAPS - 1 + VECTOR - 1) // VECTOR * VECTOR
 
 
-# A channel c of an utterance n: rows [R + taps - 1, W], kernels of its frames [R, C * taps * TAPS].
+@compiled
+def _phases(bins, stride, padding):
+    """Of each phase: where its bins begin in its row, where in the frame, and how many there are."""
+    phases = np.empty((stride, 3), np.int64)
+    for phase in range(stride):
+        begin = max(0, (padding - phase + stride - 1) // stride)
+        phases[phase, 0], phases[phase, 1] = begin, begin * stride + phase - padding
+        phases[phase, 2] = (bins - 1 + padding - phase) // stride + 1 - begin
+    return phases
+
+
+# A channel c of an utterance n: rows [R + taps - 1, stride, W], kernels of its frames [R, C * taps * stride * TAPS].
 
 
 @compiled
-def _take(rows, x, n, c, first, padding):
+def _take(rows, x, n, c, first, phases):
     """Frames from the first on; those that are not there are zeros."""
+    stride = rows.shape[1]
     for r in range(rows.shape[0]):
         t = first + r
         if 0 <= t < x.shape[2]:
-            row = rows[r, padding:]
-            for f in range(x.shape[3]):
-                row[f] = x[n, c, t, f]
+            for phase in range(stride):
+                row, source = rows[r, phase, phases[phase, 0] :], x[n, c, t, phases[phase, 1] :]
+                if stride == 1:
+                    for m in range(phases[phase, 2]):
+                        row[m] = source[m]
+                else:
+                    for m in range(phases[phase, 2]):
+                        row[m] = source[m * stride]
         else:
             rows[r] = 0
 
 
 @compiled
-def _add(dx, rows, n, c, first, padding):
+def _add(dx, rows, n, c, first, phases):
     """The opposite."""
+    stride = rows.shape[1]
     for r in range(max(0, -first), min(rows.shape[0], dx.shape[2] - first)):
-        row = rows[r, padding:]
-        for f in range(dx.shape[3]):
-            dx[n, c, first + r, f] += row[f]
+        for phase in range(stride):
+            row, target = rows[r, phase, phases[phase, 0] :], dx[n, c, first + r, phases[phase, 1] :]
+            if stride == 1:
+                for m in range(phases[phase, 2]):
+                    target[m] += row[m]
+            else:
+                for m in range(phases[phase, 2]):
+                    target[m * stride] += row[m]
 
 
 @compiled
@@ -86,39 +109,43 @@ def _correlate(d_kernels, r, k, d_made, row):
     d_kernels[r, k], d_kernels[r, k + 1], d_kernels[r, k + 2] = s0, s1, s2
 
 
-# Utterances first to last; candidates are [K, C * taps * TAPS].
+# Utterances first to last; candidates are [K, C * taps * stride * TAPS].
 
 
 @compiled
-def _convolve(x, mixtures, candidates, shift, taps, padding, y, first, last):
+def _convolve(x, mixtures, candidates, shift, taps, stride, padding, y, first, last):
     """x [B, C, T_in, F] -> y [B, C, T, F_out]."""
     channels, frames, bins = y.shape[1:]
     width, missing = _width(bins), frames + taps - 1 - x.shape[2]
-    rows, made = np.zeros((FRAMES + taps - 1, width + VECTOR), x.dtype), np.empty(width, x.dtype)
+    rows, made = np.zeros((FRAMES + taps - 1, stride, width + VECTOR), x.dtype), np.empty(width, x.dtype)
     mixed = np.empty((FRAMES, candidates.shape[1]), x.dtype)
+    phases = _phases(x.shape[3], stride, padding)
     for n in range(first, last):
         for start in range(0, frames, FRAMES):
             stop = min(start + FRAMES, frames)
             mixed[:] = 0
             add_product(mixed, mixtures[n, start:stop], candidates)
             for c in range(channels):
-                _take(rows, x, n, c, start - missing, padding)
+                _take(rows, x, n, c, start - missing, phases)
                 for r in range(stop - start):
                     for f in range(width):
                         made[f] = shift[c]
                     for tap in range(taps):
-                        _add_row(made, mixed, r, (c * taps + tap) * TAPS, rows[r + tap])
+                        for phase in range(stride):
+                            k = ((c * taps + tap) * stride + phase) * TAPS
+                            _add_row(made, mixed, r, k, rows[r + tap, phase])
                     for f in range(bins):
                         y[n, c, start + r, f] = made[f]
 
 
 @compiled
-def _back_to_input(dy, mixtures, candidates, taps, padding, dx, first, last):
+def _back_to_input(dy, mixtures, candidates, taps, stride, padding, dx, first, last):
     """Add to dx [B, C, T_in, F]."""
     channels, frames, bins = dy.shape[1:]
     width, missing = _width(bins), frames + taps - 1 - dx.shape[2]
-    d_rows, d_made = np.empty((FRAMES + taps - 1, width + VECTOR), dx.dtype), np.zeros(width + VECTOR, dx.dtype)
+    d_rows, d_made = np.empty((FRAMES + taps - 1, stride, width + VECTOR), dx.dtype), np.zeros(width + VECTOR, dx.dtype)
     mixed = np.empty((FRAMES, candidates.shape[1]), dx.dtype)
+    phases = _phases(dx.shape[3], stride, padding)
     for n in range(first, last):
         for start in range(0, frames, FRAMES):
             stop = min(start + FRAMES, frames)
@@ -129,26 +156,31 @@ def _back_to_input(dy, mixtures, candidates, taps, padding, dx, first, last):
                 for r in range(stop - start):
                     _turn_back(d_made, dy, n, c, start + r)
                     for tap in range(taps):
-                        _add_back(d_rows[r + tap], mixed, r, (c * taps + tap) * TAPS, d_made)
-                _add(dx, d_rows, n, c, start - missing, padding)
+                        for phase in range(stride):
+                            k = ((c * taps + tap) * stride + phase) * TAPS
+                            _add_back(d_rows[r + tap, phase], mixed, r, k, d_made)
+                _add(dx, d_rows, n, c, start - missing, phases)
 
 
 @compiled
-def _back_to_kernels(dy, x, mixtures, candidates, taps, padding, d_mixtures, d_candidates, first, last):
+def _back_to_kernels(dy, x, mixtures, candidates, taps, stride, padding, d_mixtures, d_candidates, first, last):
     """Add to d_mixtures [B, T, K] and d_candidates, which has the shape of candidates."""
     channels, frames, bins = dy.shape[1:]
     width, missing = _width(bins), frames + taps - 1 - x.shape[2]
-    rows, d_made = np.zeros((FRAMES + taps - 1, width + VECTOR), x.dtype), np.zeros(width + VECTOR, x.dtype)
+    rows, d_made = np.zeros((FRAMES + taps - 1, stride, width + VECTOR), x.dtype), np.zeros(width + VECTOR, x.dtype)
     grads = np.empty((FRAMES, candidates.shape[1]), x.dtype)
+    phases = _phases(x.shape[3], stride, padding)
     for n in range(first, last):
         for start in range(0, frames, FRAMES):
             stop = min(start + FRAMES, frames)
             for c in range(channels):
-                _take(rows, x, n, c, start - missing, padding)
+                _take(rows, x, n, c, start - missing, phases)
                 for r in range(stop - start):
                     _turn_back(d_made, dy, n, c, start + r)
                     for tap in range(taps):
-                        _correlate(grads, r, (c * taps + tap) * TAPS, d_made, rows[r + tap])
+                        for phase in range(stride):
+                            k = ((c * taps + tap) * stride + phase) * TAPS
+                            _correlate(grads, r, k, d_made, rows[r + tap, phase])
             add_inner_products(d_mixtures[n, start:stop], grads[: stop - start], candidates)
             add_product(d_candidates, mixtures[n, start:stop].T.copy(), grads[: stop - start])
 
@@ -165,8 +197,8 @@ def forward(
     bins = (x.shape[3] + 2 * padding - weight.shape[4]) // stride + 1
     y = torch.empty(x.shape[0], x.shape[1], attention.shape[1], bins, dtype=x.dtype)
     shift = x.new_zeros(groups) if bias is None else bias.to(x.dtype)
-    arrays = [array(tensor) for tensor in (x, attention, _by_row(weight), shift)]
-    geometry = weight.shape[3], padding
+    arrays = [array(tensor) for tensor in (x, attention, _by_phase(weight, stride), shift)]
+    geometry = weight.shape[3], stride, padding
     in_threads(lambda first, last: _convolve(*arrays, *geometry, y.numpy(), first, last), len(x))
     return y
 
@@ -178,8 +210,8 @@ def input_grad(
     if not _fits(dy, attention, weight, stride, groups):
         return cpu.input_grad(dy, attention, weight, frames_in, bins_in, stride, padding, groups)
     dx = torch.zeros(*dy.shape[:2], frames_in, bins_in, dtype=dy.dtype)
-    arrays = [array(tensor) for tensor in (dy, attention, _by_row(weight))]
-    geometry = weight.shape[3], padding
+    arrays = [array(tensor) for tensor in (dy, attention, _by_phase(weight, stride))]
+    geometry = weight.shape[3], stride, padding
     in_threads(lambda first, last: _back_to_input(*arrays, *geometry, dx.numpy(), first, last), len(dy))
     return dx
 
@@ -199,9 +231,9 @@ def gradients(
         return cpu.gradients(dy, x, attention, weight, stride, padding, groups, with_input)
     dx = input_grad(dy, attention, weight, *x.shape[2:], stride, padding, groups) if with_input else None
     d_attention = torch.zeros(attention.shape, dtype=x.dtype)
-    candidates = _by_row(weight)
+    candidates = _by_phase(weight, stride)
     arrays = [array(tensor) for tensor in (dy, x, attention, candidates)]
-    geometry = weight.shape[3], padding
+    geometry = weight.shape[3], stride, padding
 
     def share(first: int, last: int) -> Tensor:
         total = torch.zeros_like(candidates)
@@ -209,16 +241,17 @@ def gradients(
         return total
 
     total = torch.stack(in_threads(share, len(x))).sum(0)
-    by_tap = total.view(*weight.shape[:4], TAPS)
+    by_tap = total.view(*weight.shape[:4], stride, TAPS).transpose(-1, -2).flatten(-2)
     return dx, d_attention, by_tap[..., : weight.shape[4]].contiguous()
 
 
 def _fits(x: Tensor, attention: Tensor, weight: Tensor, stride: int, groups: int) -> bool:
     kinds = {x.dtype, attention.dtype, weight.dtype}
-    short = cpu.is_depthwise(weight, groups) and weight.shape[4] <= TAPS and stride == 1
+    short = cpu.is_depthwise(weight, groups) and weight.shape[4] <= TAPS * stride
     return short and x.device.type == "cpu" and kinds in ({torch.float32}, {torch.float64})
 
 
-def _by_row(weight: Tensor) -> Tensor:
-    """Candidates [K, C, 1, kt, kf] as [K, C * kt * TAPS]."""
-    return F.pad(weight, (0, TAPS - weight.shape[4])).reshape(len(weight), -1)
+def _by_phase(weight: Tensor, stride: int) -> Tensor:
+    """Candidates [K, C, 1, kt, kf] as [K, C * kt * stride * TAPS]."""
+    padded = F.pad(weight, (0, TAPS * stride - weight.shape[4])).unflatten(-1, (TAPS, stride))
+    return padded.transpose(-1, -2).reshape(len(weight), -1)

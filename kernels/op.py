@@ -102,7 +102,7 @@ def adaptive_conv_transpose2d(
         return cpu.single_frame_conv(F.conv_transpose2d, x, attention, weight, bias, groups, **geometry)
     bins = (x.shape[3] - 1) * stride - 2 * padding + weight.shape[4] + output_padding
     y = _input_grad(x, attention, weight, x.shape[2], bins, stride, padding, groups, backend)
-    return y if bias is None else y + bias.to(y.dtype)[:, None, None]
+    return y if bias is None else y.add_(bias.to(y.dtype)[:, None, None])  # y is new: nobody else has it
 
 
 # Choice of a backend

@@ -59,6 +59,7 @@ CASES = [
     Case("depthwise wide padding", 2, 2, 2, (2, 2), 6, stride=3, padding=3),
     Case("depthwise several blocks", 3, 3, 3, (1, 2), 131, batch=1, frames=5, candidates=2),
     Case("depthwise long", 3, 3, 3, (3, 3), 33, padding=1, frames=70, past=True),
+    Case("depthwise long strided", 4, 4, 4, (1, 5), 65, stride=2, padding=2, frames=67, batch=1),
     Case("one frame", 4, 4, 4, (3, 3), 7, padding=1, frames=1),
     Case("one frame past", 4, 6, 2, (2, 3), 7, padding=1, frames=1, past=True),
     Case("one frame of one utterance", 4, 4, 4, (2, 3), 7, padding=1, frames=1, batch=1),
@@ -71,6 +72,7 @@ CASES = [
     Case("single channel", 1, 1, 1, (3, 3), 8, stride=2, padding=1),
     Case("transposed depthwise", 4, 4, 4, (1, 5), 7, stride=2, padding=2, output_padding=0),
     Case("transposed depthwise narrow", 4, 4, 4, (1, 3), 7, padding=1, output_padding=0),
+    Case("transposed depthwise long", 4, 4, 4, (1, 5), 33, stride=2, padding=2, output_padding=0, frames=66, batch=1),
     Case("transposed one frame", 4, 6, 2, (1, 3), 5, stride=2, output_padding=1, frames=1),
     Case("transposed grouped", 4, 6, 2, (1, 5), 7, stride=3, padding=1, output_padding=2),
 ]
