@@ -1,7 +1,8 @@
 """Loops compiled to machine code by numba, for work on a CPU that torch's operators would take apart too finely.
 
 This module imports numba, which takes a second, so it is imported where a compiled loop is first called.
-Functions are compiled when first called for a precision, and kept beside the source or in the user's cache.
+Functions are compiled when first called for a precision, and kept beside the source or in the user's cache. A kept
+function is made again when its own file changes, not when this one does: then delete `kernels/__pycache__`.
 
 The arrays that a compiled function is given must not overlap where it writes: the compiler counts on it, and can so
 vectorise loops whose last index runs through contiguous memory.
