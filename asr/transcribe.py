@@ -123,7 +123,7 @@ def _recognition_options(parser: argparse.ArgumentParser) -> None:
            help="restore case and punctuation where the recogniser writes none, words as they are")
     option("--correct_model", action="append", metavar="NAME",
            help="do so with this model, or correct words with it: a folder or Hub id; may be given several times "
-                "(default: writing, the one in the package; none ships yet)")
+                "(default: writing, the one in the package)")
 
 
 def _share(text: str) -> float:

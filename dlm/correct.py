@@ -58,7 +58,7 @@ def make_parser() -> argparse.ArgumentParser:
     option("-o", "--output", type=Path, help="file, or folder when there are several inputs")
     option("--model", action="append", metavar="NAME",
            help="folder or Hub id of a model; given several times they work one after the other, words first (default: "
-                "writing, the one in the package; none ships yet)")
+                "writing, the one in the package)")
     option("--diff", action="store_true", help="show what was changed in place of the result, with the gain in nats")
     option("--margin", type=float, help="nats a change of words must gain (default: as tuned for the model)")
     option("--batch_size", type=int, default=32, help="texts at once (default: %(default)s)")

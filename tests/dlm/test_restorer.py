@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from dlm import Restorer, RestorerOptions, WritingModel
+from dlm.restorer import plain_words
 from dlm.writing import WordPieces, collate
 from tests.dlm.conftest import PIECES, SIZES
 
@@ -101,3 +102,14 @@ def test_units_of_words():
     assert [PIECES[i] for i in units.word("abc")] == ["a", "##b", "##c"]
     assert units.word("ж") == (units.unknown,) and units.word("") == (units.unknown,)
     assert len(units.word("a" * 90)) == 8
+
+
+def test_the_model_that_ships_writes():
+    restorer = Restorer.from_pretrained()
+    assert restorer("well mister smith is he in i do not know said the man") == (
+        "Well, Mister Smith, is he in? I do not know, said the man."
+    )
+    plain = "they came to london on a monday in may and mary asked what do you want here nobody answered her"
+    text = restorer(plain)
+    assert "London" in text and "Mary" in text and "Monday" in text and text.endswith(".")
+    assert plain_words(text) == plain.split()
