@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -55,10 +56,6 @@ def faster_whisper(place: str | None, threads: int, batched: bool = False) -> Sy
         return " ".join(segment.text.strip() for segment in segments)
 
     return one_by_one(transcribe)
-
-
-def faster_whisper_batched(place: str | None, threads: int) -> System:
-    return faster_whisper(place, threads, batched=True)
 
 
 def transformers_model(place: str | None, threads: int) -> System:
@@ -114,7 +111,7 @@ def pocketsphinx(place: str | None = None, threads: int = 1) -> System:
 
 PEERS = {
     "faster-whisper": faster_whisper,
-    "faster-whisper-batched": faster_whisper_batched,
+    "faster-whisper-batched": partial(faster_whisper, batched=True),
     "transformers": transformers_model,
     "pocketsphinx": pocketsphinx,
 }

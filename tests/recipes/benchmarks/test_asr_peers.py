@@ -96,6 +96,16 @@ def test_faster_whisper_gets_folder_and_threads(monkeypatch):
     assert asked == {"place": "models/ct2-tiny.en", "device": "cpu", "compute_type": "int8", "cpu_threads": 2}
 
 
+def test_the_batched_pipeline_of_faster_whisper_is_asked_for_batches(monkeypatch):
+    def transcribe(wave, **options):
+        return iter([SimpleNamespace(text=f" {options['batch_size']}")]), None
+
+    pipeline = SimpleNamespace(transcribe=transcribe)
+    package = SimpleNamespace(WhisperModel=lambda place, **options: place, BatchedInferencePipeline=lambda model: pipeline)
+    monkeypatch.setitem(sys.modules, "faster_whisper", package)
+    assert Choice("faster-whisper-batched:tiny.en").load()([np.zeros(160, np.float32)]) == ["8"]
+
+
 def test_recordings_heard_together_share_the_time_by_length():
     waves, heard = [np.zeros(n, np.float32) for n in (100, 300)], Heard(["before"], [1.0], 1.0)
     asr_peers.hear(lambda waves: ([f"{len(wave)}" for wave in waves], 2.0, 1.5), waves, heard)
