@@ -101,8 +101,8 @@ def test_the_batched_pipeline_of_faster_whisper_is_asked_for_batches(monkeypatch
         return iter([SimpleNamespace(text=f" {options['batch_size']}")]), None
 
     pipeline = SimpleNamespace(transcribe=transcribe)
-    package = SimpleNamespace(WhisperModel=lambda place, **options: place, BatchedInferencePipeline=lambda model: pipeline)
-    monkeypatch.setitem(sys.modules, "faster_whisper", package)
+    parts = {"WhisperModel": lambda place, **options: place, "BatchedInferencePipeline": lambda model: pipeline}
+    monkeypatch.setitem(sys.modules, "faster_whisper", SimpleNamespace(**parts))
     assert Choice("faster-whisper-batched:tiny.en").load()([np.zeros(160, np.float32)]) == ["8"]
 
 
