@@ -12,7 +12,7 @@ BELOW = {
     "kernels": (),
     "asr.audio": (),
     "asr.console": ("asr.audio",),
-    "asr": ("asr.audio", "asr.console"),
+    "asr": ("asr.audio", "asr.console", "kernels"),
     "enhance.networks": ("kernels",),
     "enhance": ("asr.audio", "asr.console", "kernels", "enhance.networks", "enhance.l3se"),
     "enhance.l3se": ("asr", "asr.audio", "asr.console", "kernels", "enhance.networks", "enhance"),

@@ -45,6 +45,9 @@ class Writes(Protocol):
     def denoise(self, canvas: Tensor, speech: object) -> Tensor:
         """Logits of the next token behind every position of texts [batch, n] of one utterance."""
 
+    # A model that has a faster way than `extend` to what greedy decoding needs offers
+    # likeliest(tokens, speech, cache, never), see `SteppingDecoder`.
+
 
 def marks_of(model: Writes) -> Marks:
     return getattr(model, "marks", None) or Marks()
@@ -86,8 +89,8 @@ def decode_greedily(model: Writes, speech: object) -> Decoded:
             index = torch.tensor([i for i, row in enumerate(rows.tolist()) if running[row]])
             rows, speech, tokens = rows[index], speech.rows(index), tokens[index]
             cache.rows(index)
-        best = _next(model, tokens, speech, cache)[:, -1].max(-1)
-        for row, token, sure in zip(rows.tolist(), best.indices.tolist(), best.values.tolist(), strict=True):
+        best, found = (part[:, -1] for part in _next(model, tokens, speech, cache))
+        for row, token, sure in zip(rows.tolist(), best.tolist(), found.tolist(), strict=True):
             if not running[row]:
                 continue
             passes[row] += 1
@@ -99,7 +102,7 @@ def decode_greedily(model: Writes, speech: object) -> Decoded:
             if again := repeated(written[row]):
                 running[row] = False
                 del written[row][-again:], sures[row][-again:]
-        tokens = best.indices[:, None]
+        tokens = best[:, None]
     return Decoded(written, sures, torch.tensor(passes), torch.tensor(passes))
 
 
@@ -116,9 +119,8 @@ def decode_speculatively(model: Writes, speech: object, draft: list[int]) -> Dec
     while True:
         ahead = left[:LOOKAHEAD]
         proposal = torch.tensor([[pending, *ahead]], device=speech.frames.device)
-        best = _next(model, proposal, speech, cache)[0].max(-1)
+        wanted, sure = (part[0].tolist() for part in _next(model, proposal, speech, cache))
         passes, computed = passes + 1, computed + proposal.shape[1]
-        wanted, sure = best.indices.tolist(), best.values.tolist()
         agreed = next((i for i, token in enumerate(ahead) if token != wanted[i]), len(ahead))
         accepted = wanted[: agreed + 1]
         for token, confidence in zip(accepted, sure, strict=False):
@@ -156,8 +158,18 @@ def _behind(draft: list[int], token: int) -> list[int]:
     return draft[1 + near.index(token) :] if token in near else draft[1:]
 
 
-def _next(model: Writes, tokens: Tensor, speech: object, cache: TextCache) -> Tensor:
-    logits = model.extend(tokens, speech, cache).float()
-    for token in marks_of(model).never:
+def likeliest(logits: Tensor, never: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """The most probable token of logits [..., vocabulary] and its probability; `never` lists what no text has."""
+    logits = logits.float()
+    for token in never:
         logits[..., token] = -torch.inf
-    return logits.softmax(-1)
+    best = logits.softmax(-1).max(-1)
+    return best.indices, best.values
+
+
+def _next(model: Writes, tokens: Tensor, speech: object, cache: TextCache) -> tuple[Tensor, Tensor]:
+    """The most probable token behind each of more tokens [batch, n] and its probability, both [batch, n]."""
+    never = marks_of(model).never
+    if hasattr(model, "likeliest"):
+        return model.likeliest(tokens, speech, cache, never)
+    return likeliest(model.extend(tokens, speech, cache), never)

@@ -21,6 +21,7 @@ from asr.dllm.decoder import DenoisingDecoder
 from asr.hub import model_file
 from asr.hybrid.model import HybridModel
 from asr.hybrid.precision import converted
+from asr.hybrid.stepping import SteppingDecoder
 from asr.parts import Decoded, Encoded, Listened, TextDecoder, Vocabulary
 from asr.recogniser import DecodeOptions, SpeechRecogniser
 from asr.text.tokenizer import Tokenizer
@@ -160,6 +161,7 @@ def hybrid_recogniser(name: str | Path, device: str = "cpu", compute_type: str =
         languages=("en",),
     )
     recogniser.compute_type = model.compute_type
+    twin = SteppingDecoder(model.decoder) if model.compute_type == "int8" else model.decoder
     own = OWN if model.slots is None else ("dllm", *OWN)
 
     def make(kind: str, options: DecodeOptions) -> TextDecoder:
@@ -172,7 +174,7 @@ def hybrid_recogniser(name: str | Path, device: str = "cpu", compute_type: str =
             denoising = DenoisingDecoder(model.denoiser, model.units, options.denoising, beam, lambda: recogniser.lm)
             return Guarded(denoising, model.units)
         hotwords = options.expected(model.tokenizer, kind)
-        decoder = twin_decoder(kind, model.decoder, model.units, beam, lambda: recogniser.lm, hotwords)
+        decoder = twin_decoder(kind, twin, model.units, beam, lambda: recogniser.lm, hotwords)
         return decoder if kind == "rescored" else Guarded(decoder, model.units)
 
     recogniser.makers = {kind: partial(make, kind) for kind in DECODERS}

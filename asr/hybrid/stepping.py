@@ -1,0 +1,151 @@
+"""The text decoder in 8 bits, token by token on compiled loops (`kernels.text_step`): what writes on a CPU.
+
+It gives what `TextDecoder` with the layers of `asr.hybrid.linear8` gives, up to the order in which numbers in single
+precision are added, in less than half of the time. Loading the loops takes as long as some hundred tokens, so the first
+ones are left to that decoder, and so are whole texts, which it judges at once.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from asr.ar.greedy import likeliest
+from asr.dllm.caches import SpeechMemory, TextCache
+from asr.hybrid.decoder import DecoderLayer, TextDecoder
+from asr.hybrid.linear8 import Linear8
+from kernels import text_step
+from kernels.text_step import Layer, Norm, Product, Text
+
+PAYS_AFTER = 200  # tokens: 0.6 s to load the loops, 3 ms less for a token
+
+
+class TextSoFar:
+    """The texts that were written, as the loops remember them or, before these are loaded, as `TextDecoder` does.
+
+    The first positions are a prompt, which lengths do not count.
+    """
+
+    def __init__(self, prompt: int, own: TextCache | None):
+        self.prompt, self.own = prompt, own
+        self.text: Text | None = None
+
+    def crop(self, length: int) -> None:
+        """Forget the positions from `length` on."""
+        if self.own is not None:
+            self.own.crop(length)
+        elif self.text is not None:
+            self.text.count = min(self.text.count, length + self.prompt)
+
+    def rows(self, index: Tensor) -> None:
+        """Keep only some utterances of the batch, or some several times."""
+        if self.own is not None:
+            self.own.rows(index)
+        elif self.text is not None:
+            self.text.rows(index.numpy())
+
+
+class SteppingDecoder:
+    """`TextDecoder` as what `asr.ar.greedy.Writes` asks for.
+
+    Args:
+        decoder: in 8 bits, on a CPU.
+        pays_after: tokens that it writes itself before the loops take over.
+    """
+
+    def __init__(self, decoder: TextDecoder, pays_after: int = PAYS_AFTER):
+        self.decoder, self.tokens, self.most_tokens = decoder, decoder.tokens, decoder.most_tokens
+        self.remember, self.denoise = decoder.remember, decoder.denoise
+        self.left = pays_after
+        self._weights: tuple[list[Layer], Norm, Product] | None = None
+
+    def eval(self) -> SteppingDecoder:
+        self.decoder.eval()
+        return self
+
+    def new_cache(self) -> TextSoFar:
+        return TextSoFar(self.decoder.sizes.prompt, self.decoder.new_cache() if self.left > 0 else None)
+
+    def extend(self, tokens: Tensor, speech: SpeechMemory, cache: TextSoFar) -> Tensor:
+        """Logits [batch, m, vocabulary] after m more tokens [batch, m]; the cache grows by them.
+
+        Raises:
+            ValueError: the text would be longer than the decoder takes.
+        """
+        self.left -= tokens.numel()
+        if cache.own is not None:
+            return self.decoder.extend(tokens, speech, cache.own)
+        layers, norm, output = self.weights()
+        x = self._begin(tokens, cache)
+        keys, values = ([part.numpy() for part in parts] for parts in (speech.keys, speech.values))
+        x = text_step.write(x, cache.text, keys, values, speech.frames.numpy(), layers)[:, -tokens.shape[1] :]
+        logits = text_step.scores(x.reshape(-1, x.shape[-1]), norm, output)
+        return torch.from_numpy(logits).view(*tokens.shape, -1)
+
+    def likeliest(
+        self, tokens: Tensor, speech: SpeechMemory, cache: TextSoFar, never: tuple[int, ...]
+    ) -> tuple[Tensor, Tensor]:
+        """The most probable token behind each of m more tokens [batch, m] and its probability, both [batch, m].
+
+        Args:
+            tokens, speech, cache: as `extend` takes them.
+            never: tokens that no text has.
+
+        Raises:
+            ValueError: the text would be longer than the decoder takes.
+        """
+        logits = self.extend(tokens, speech, cache)
+        if cache.own is not None:
+            return likeliest(logits, never)
+        found = text_step.likeliest(logits.flatten(0, 1).numpy(), np.array(never))
+        return tuple(torch.from_numpy(part).view(tokens.shape) for part in found)
+
+    def weights(self) -> tuple[list[Layer], Norm, Product]:
+        """Of the layers, the last norm and the output layer, as the loops take them."""
+        if self._weights is None:
+            decoder = self.decoder
+            layers = [layer_arrays(layer) for layer in decoder.layers]
+            self._weights = layers, norm_arrays(decoder.norm), product_arrays(decoder.output)
+        return self._weights
+
+    def _begin(self, tokens: Tensor, cache: TextSoFar) -> np.ndarray:
+        """Embeddings and positions [batch, m, width] of m more tokens, of the prompt too at the start of a text."""
+        decoder, batch = self.decoder, len(tokens)
+        x = decoder.embedding(tokens)
+        if cache.text is None:
+            heads = decoder.sizes.heads
+            cache.text = Text(len(decoder.layers), batch, heads, x.shape[-1] // heads)
+            if decoder.prompt is not None:
+                x = torch.cat((decoder.prompt.expand(batch, -1, -1), x), 1)
+        before, after = cache.text.count, cache.text.count + x.shape[1]
+        if after > decoder.sizes.longest:
+            raise ValueError(f"a text of {after} tokens; the decoder takes {decoder.sizes.longest} at most")
+        return (x + decoder.positions[before:after]).numpy()
+
+
+def layer_arrays(layer: DecoderLayer) -> Layer:
+    """What the loops need of a layer in 8 bits."""
+    return Layer(
+        norm_arrays(layer.text_norm),
+        product_arrays(layer.text.all),
+        product_arrays(layer.text.out),
+        norm_arrays(layer.speech_norm),
+        product_arrays(layer.speech.query),
+        product_arrays(layer.speech.out),
+        norm_arrays(layer.out_norm),
+        product_arrays(layer.feed_forward[0]),
+        product_arrays(layer.feed_forward[2]),
+    )
+
+
+def norm_arrays(norm: nn.LayerNorm) -> Norm:
+    return Norm(*(part.detach().float().numpy() for part in (norm.weight, norm.bias)))
+
+
+def product_arrays(linear: Linear8) -> Product:
+    """Weights of a layer in 8 bits as arrays; the scales of an activation are part of those of the weights."""
+    weight, _ = torch.ops.quantized.linear_unpack(linear.packed)
+    scale = weight.q_per_channel_scales().float() * linear.step
+    arrays = (part.numpy() for part in (weight.int_repr(), scale, linear.bias))
+    return Product(*arrays, np.float32(1 / linear.step), linear)
