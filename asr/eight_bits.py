@@ -6,6 +6,7 @@ entry is exact to 1/254 of itself. Vectors, such as biases, are kept in half pre
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -25,9 +26,9 @@ def quantised(state: dict[str, Tensor]) -> dict[str, Tensor]:
         if not value.is_floating_point():
             result[name] = value.contiguous()
         elif name.endswith("weight") and value.ndim > 1:
-            scale = value.flatten(1).abs().amax(1).clamp(min=1e-8) / LEVELS
+            scale = torch.linalg.vector_norm(value.flatten(1), torch.inf, 1).clamp(min=1e-8) / LEVELS
             shape = (-1, *[1] * (value.ndim - 1))
-            result[name] = (value / scale.view(shape)).round().clamp(-LEVELS, LEVELS).to(torch.int8).contiguous()
+            result[name] = (value / scale.view(shape)).round_().clamp_(-LEVELS, LEVELS).to(torch.int8).contiguous()
             result[name + SCALE] = scale.float().contiguous()
         else:
             result[name] = value.half().contiguous()
@@ -36,13 +37,17 @@ def quantised(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def restored(stored: dict[str, Tensor]) -> dict[str, Tensor]:
     """The state dict that `quantised` was given, up to rounding; other weights stay as they are."""
-    result = {}
-    for name, value in stored.items():
-        if name.endswith(SCALE):
-            continue
-        scale = stored.get(name + SCALE)
-        result[name] = value if scale is None else value.float() * scale.view(-1, *[1] * (value.ndim - 1))
-    return result
+    return {name: _restored(stored[name], stored.get(name + SCALE)) for name in weights(stored)}
+
+
+def weights(names: Iterable[str]) -> list[str]:
+    """The names without those of scales; a weight that is itself called "scale" is one."""
+    known = set(names)
+    return sorted(n for n in known if not (n.endswith(SCALE) and n.removesuffix(SCALE) in known))
+
+
+def _restored(value: Tensor, scale: Tensor | None) -> Tensor:
+    return value if scale is None else value.float() * scale.view(-1, *[1] * (value.ndim - 1))
 
 
 def save(state: dict[str, Tensor], path: Path) -> None:
@@ -52,11 +57,20 @@ def save(state: dict[str, Tensor], path: Path) -> None:
     save_file(quantised(state), path)
 
 
-def load(path: str | Path, device: str = "cpu") -> dict[str, Tensor] | None:
-    """The state dict of a safetensors file that holds 8-bit weights, None of any other."""
+def is_stored(path: str | Path) -> bool:
+    """Whether a safetensors file holds 8-bit weights."""
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        return len(weights(file.keys())) < len(file.keys())
+
+
+def load(path: str | Path, device: str = "cpu") -> Iterator[tuple[str, Tensor]]:
+    """Names and weights of a safetensors file that holds 8-bit weights, one after the other."""
     from safetensors import safe_open
 
     with safe_open(path, "pt", device=device) as file:
-        if not any(name.endswith(SCALE) for name in file.keys()):  # noqa: SIM118, a reader is no dict
-            return None
-        return restored({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+        names = set(file.keys())
+        for name in weights(names):
+            scale = file.get_tensor(name + SCALE) if name + SCALE in names else None
+            yield name, _restored(file.get_tensor(name), scale)

@@ -16,6 +16,7 @@ from typing import Self
 from huggingface_hub import PyTorchModelHubMixin
 from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
+from torch.overrides import TorchFunctionMode
 
 from asr import eight_bits
 from asr.audio.io import atomic_path
@@ -34,7 +35,7 @@ class HubModel(PyTorchModelHubMixin):
             ValueError: there is one, but of another kind, or it is damaged.
         """
         try:
-            with contextlib.redirect_stdout(io.StringIO()):  # huggingface_hub prints where results belong
+            with contextlib.redirect_stdout(io.StringIO()), Unfilled():  # huggingface_hub prints where results belong
                 return super().from_pretrained(str(name), **kwargs)
         except (OSError, HFValidationError) as error:
             where = "" if Path(name).is_dir() else "neither a folder nor a model on the Hub: "
@@ -54,11 +55,24 @@ class HubModel(PyTorchModelHubMixin):
 
     @classmethod
     def _load_as_safetensor(cls, model: Self, model_file: str, map_location: str, strict: bool) -> Self:
-        state = eight_bits.load(model_file, map_location)
-        if state is None:
-            return super()._load_as_safetensor(model, model_file, map_location, strict)
-        model.load_state_dict(state, strict=strict)
+        if not eight_bits.is_stored(model_file):
+            return super()._load_as_safetensor(model, model_file, map_location, True)
+        own, filled = model.state_dict(), set()
+        for name, value in eight_bits.load(model_file, map_location):  # one at a time: memory for all of them twice
+            own[name].copy_(value)
+            filled.add(own[name].data_ptr())
+        if left := [name for name, value in own.items() if value.data_ptr() not in filled]:
+            raise ValueError(f"the weights lack {', '.join(left[:3])}")
         return model.eval()
+
+
+class Unfilled(TorchFunctionMode):
+    """Inside it modules are made without start values, which weights from a file replace: half a second saved."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if getattr(function, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if kwargs and "tensor" in kwargs else args[0]
+        return function(*args, **(kwargs or {}))
 
 
 @dataclass

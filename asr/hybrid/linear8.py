@@ -29,7 +29,8 @@ class Linear8(nn.Module):
 
     def __init__(self, *layers: nn.Linear):
         super().__init__()
-        stored = quantised({"weight": torch.cat([layer.weight.detach().float() for layer in layers])})
+        weights = [layer.weight.detach().float() for layer in layers]
+        stored = quantised({"weight": torch.cat(weights) if len(weights) > 1 else weights[0]})
         rows = len(stored["weight"])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what a later torch replaces
@@ -69,6 +70,19 @@ class Conv8(nn.Module):
         return self.linear(windows).transpose(1, 2)
 
 
+class Embedding8(nn.Module):
+    """An embedding in 8 bits."""
+
+    def __init__(self, source: nn.Embedding):
+        super().__init__()
+        stored = quantised({"weight": source.weight.detach().float()})
+        self.weight, self.scale = stored["weight"], stored["weight.scale"].unsqueeze(1)
+
+    def forward(self, index: Tensor) -> Tensor:
+        """[...] -> [..., width]."""
+        return self.weight[index].float() * self.scale[index]
+
+
 class Attention8(nn.Module):
     """`Attention` in 8 bits: layers of one input are computed as one."""
 
@@ -98,6 +112,8 @@ def in_eight_bits(module: nn.Module) -> nn.Module:
     """
     if isinstance(module, nn.Linear):
         return Linear8(module)
+    if isinstance(module, nn.Embedding):
+        return Embedding8(module)
     if isinstance(module, nn.Conv1d) and module.in_channels == module.out_channels:  # of states, not of sounds
         return Conv8(module)
     if isinstance(module, Attention):
