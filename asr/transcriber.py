@@ -7,6 +7,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from numbers import Number
 
 import numpy as np
@@ -23,6 +24,7 @@ from asr.output.transcript import Segment, Transcript, fitted
 from asr.recogniser import DecodeOptions, Recogniser
 
 LONG_BATCH = 60.0  # seconds of speech, after which giving back memory takes no time that counts
+USUAL = 12.0  # seconds of a segment: fewer longer ones make a batch, so that it needs no more memory
 POOL_BATCHES = 4  # batches gathered before their segments are sorted by length, so that little is padding
 
 Enhancer = Callable[[np.ndarray, int], np.ndarray]  # wave [samples], its rate -> cleaner wave
@@ -35,7 +37,7 @@ class Transcriber:
 
     Args:
         recogniser: the model, see `asr.loading.load_recogniser`.
-        batch_size: segments recognised at once, of one recording or of several.
+        batch_size: segments recognised at once, of one recording or of several; fewer where they are long.
         options: how to decode, word times included.
         segmenter: finds the speech.
         enhancer: cleans each segment before recognition.
@@ -185,8 +187,9 @@ class Transcriber:
         ready: dict[int, tuple[_Recording, list[Segment]]] = {id(r): (r, []) for r, _ in pool}  # in their order
         pool.sort(key=lambda item: item[1].duration, reverse=True)
         while pool:
-            batch = [item for item in pool[: self.batch_size] if not item[0].error]
-            del pool[: self.batch_size]
+            count = self._batch(pool)
+            batch = [item for item in pool[:count] if not item[0].error]
+            del pool[:count]
             if not batch:
                 continue
             for (recording, _), segment in zip(batch, self.recognise([s for _, s in batch]), strict=True):
@@ -196,6 +199,11 @@ class Transcriber:
         for recording, segments in ready.values():
             if segments:
                 on_segments(recording.source, sorted(segments, key=lambda s: s.start))
+
+    def _batch(self, pool: list[tuple[_Recording, SpeechSegment]]) -> int:
+        """How many of the next segments, the longest first, make a batch."""
+        total = accumulate(segment.duration for _, segment in pool[: self.batch_size])
+        return max(1, sum(seconds <= USUAL * self.batch_size for seconds in total))
 
     def _wave(self, segment: SpeechSegment) -> np.ndarray:
         wave = levelled(segment.wave)

@@ -22,10 +22,12 @@ from asr.hub import model_file
 from asr.hybrid.model import HybridModel
 from asr.hybrid.precision import converted
 from asr.hybrid.stepping import SteppingDecoder
+from asr.memory import give_back
 from asr.parts import Decoded, Encoded, Listened, TextDecoder, Vocabulary
 from asr.recogniser import DecodeOptions, SpeechRecogniser
 from asr.text.tokenizer import Tokenizer
 
+LONG = 3000  # frames of a batch; what the encoder leaves behind is then worth giving back before the decoder starts
 OWN = ("ar", "speculative", "rescored")
 
 
@@ -47,6 +49,8 @@ class HybridEncoder:
         heard = self._hear([torch.from_numpy(np.ascontiguousarray(p)) for parts in pieces for p in parts])
         rows = [[torch.cat(part) for part in zip(*(next(heard) for _ in parts), strict=True)] for parts in pieces]
         hidden, mixed = (pad_sequence(list(part), batch_first=True) for part in zip(*rows, strict=True))
+        if hidden.shape[0] * hidden.shape[1] > LONG:
+            give_back()
         return Encoded(hidden, torch.tensor([len(row[0]) for row in rows], device=self.device), mixed)
 
     def _hear(self, waves: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:

@@ -7,6 +7,8 @@ ones are left to that decoder, and so are whole texts, which it judges at once.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -106,7 +108,8 @@ class SteppingDecoder:
         if self._weights is None:
             decoder = self.decoder
             layers = [layer_arrays(layer) for layer in decoder.layers]
-            self._weights = layers, norm_arrays(decoder.norm), product_arrays(decoder.output)
+            output = replace(product_arrays(decoder.output), weight=decoder.embedding.weight.numpy())  # the same
+            self._weights = layers, norm_arrays(decoder.norm), output
         return self._weights
 
     def _begin(self, tokens: Tensor, cache: TextSoFar) -> np.ndarray:
