@@ -89,7 +89,7 @@ def decode_greedily(model: Writes, speech: object) -> Decoded:
             index = torch.tensor([i for i, row in enumerate(rows.tolist()) if running[row]])
             rows, speech, tokens = rows[index], speech.rows(index), tokens[index]
             cache.rows(index)
-        best, found = (part[:, -1] for part in _next(model, tokens, speech, cache))
+        best, found = (part[:, -1] for part in next_tokens(model, tokens, speech, cache, marks.never))
         for row, token, sure in zip(rows.tolist(), best.tolist(), found.tolist(), strict=True):
             if not running[row]:
                 continue
@@ -119,7 +119,7 @@ def decode_speculatively(model: Writes, speech: object, draft: list[int]) -> Dec
     while True:
         ahead = left[:LOOKAHEAD]
         proposal = torch.tensor([[pending, *ahead]], device=speech.frames.device)
-        wanted, sure = (part[0].tolist() for part in _next(model, proposal, speech, cache))
+        wanted, sure = (part[0].tolist() for part in next_tokens(model, proposal, speech, cache, marks.never))
         passes, computed = passes + 1, computed + proposal.shape[1]
         agreed = next((i for i, token in enumerate(ahead) if token != wanted[i]), len(ahead))
         accepted = wanted[: agreed + 1]
@@ -167,9 +167,10 @@ def likeliest(logits: Tensor, never: Sequence[int]) -> tuple[Tensor, Tensor]:
     return best.indices, best.values
 
 
-def _next(model: Writes, tokens: Tensor, speech: object, cache: TextCache) -> tuple[Tensor, Tensor]:
+def next_tokens(
+    model: Writes, tokens: Tensor, speech: object, cache: TextCache, never: Sequence[int]
+) -> tuple[Tensor, Tensor]:
     """The most probable token behind each of more tokens [batch, n] and its probability, both [batch, n]."""
-    never = marks_of(model).never
     if hasattr(model, "likeliest"):
         return model.likeliest(tokens, speech, cache, never)
     return likeliest(model.extend(tokens, speech, cache), never)

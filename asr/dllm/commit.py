@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from asr.hub import HubModel
 
+ROWS = 4  # of logits that are judged at once
+
 
 @dataclass
 class Beliefs:
@@ -42,6 +44,24 @@ class Beliefs:
         """[batch, n] rank of each position by confidence, 0 for the most confident open one."""
         order = self.confidence.masked_fill(~self.open, -1.0).argsort(dim=1, descending=True, stable=True)
         return order.argsort(dim=1)
+
+
+def judged(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Probability of the best token, entropy in nats, best token, each [...], of logits [..., vocabulary].
+
+    The logits are finite and are written over. A few rows at a time, they stay in a processor's cache.
+    """
+    rows = logits.flatten(0, -2)
+    parts = [_judged(some) for some in (rows.split(ROWS) if logits.device.type == "cpu" else [rows])]
+    return tuple(torch.cat(same).view(logits.shape[:-1]) for same in zip(*parts, strict=True))
+
+
+def _judged(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    best = logits.argmax(-1)
+    logits -= logits.gather(-1, best[:, None])
+    shares = logits.exp()
+    total = shares.sum(-1)
+    return 1 / total, total.log() - torch.linalg.vecdot(shares, logits) / total, best
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from asr.ctc.ngram import NGram
 from asr.dllm.canvas import BLANK, Canvas, CanvasOptions, Draft, aligned_draft, ctc_draft, lay_out
 from asr.dllm.choices import DenoisingDecode
 from asr.dllm.commit import commit_rule
-from asr.dllm.loop import MASK, NULL, Denoised, DenoisingOptions, SpecialTokens, allowed_log_probabilities, denoise
+from asr.dllm.loop import MASK, NULL, Denoised, DenoisingOptions, SpecialTokens, denoise, forbidden
 from asr.dllm.slot_search import SlotSearchOptions, search_slots
 from asr.dllm.slots import slots_in_time
 from asr.parts import Listened, Vocabulary
@@ -145,7 +145,7 @@ class DenoisingDecoder:
         lm = self.lm()
         may_end, special = canvas.may_end(), self.special
         logits = self.denoiser.denoise(canvas.tokens, speech, canvas.times, canvas.valid)
-        scores = allowed_log_probabilities(logits, may_end, special)
+        scores = forbidden(logits.float(), may_end, special).log_softmax(-1)
         settled = (canvas.tokens != special.mask).unsqueeze(-1)
         given = torch.full_like(scores, SETTLED).scatter(-1, canvas.tokens.unsqueeze(-1), 0.0)
         scores = torch.where(settled, given, scores)

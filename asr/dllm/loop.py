@@ -24,12 +24,13 @@ from torch import Tensor
 from asr.ctc.beam import Hypothesis
 from asr.dllm.caches import SpeechMemory, TextCache
 from asr.dllm.canvas import Canvas
-from asr.dllm.commit import Beliefs, Threshold
+from asr.dllm.commit import Beliefs, Threshold, judged
 from asr.dllm.elastic import ElasticCache
 from asr.text.tokenizer import Tokenizer
 
 MASK, END, NULL = Tokenizer.mask_id, Tokenizer.end_id, Tokenizer.null_id
 PRUNING = ("none", "first", "eotp")
+NEVER = -1e4  # logit of what cannot be
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ class Denoises(Protocol):
         cache: TextCache | None = None,
         guesses: Tensor | None = None,
         sure: Tensor | None = None,
-    ) -> Tensor: ...
+    ) -> Tensor:
+        """Logits [batch, slots or m, vocabulary], which the loop writes over."""
 
 
 @dataclass(frozen=True)
@@ -261,10 +263,8 @@ class _Loop:
         """Confidence, entropy and best token of every open position, in the coordinates of the first canvas."""
         may_end = self.may_end[self.rows]
         may_end = may_end[:, : logits.shape[1]] if where is None else may_end.gather(1, where)
-        log_probabilities = allowed_log_probabilities(logits, may_end, self.special)
-        confidence, best = log_probabilities.max(-1)
-        entropy = -(log_probabilities.exp() * log_probabilities.clamp(min=-1e4)).sum(-1)
-        parts = (self._spread(part, where) for part in (confidence.exp(), entropy, best))
+        found = judged(forbidden(logits.float(), may_end, self.special, NEVER))
+        parts = (self._spread(part, where) for part in found)
         confidence, entropy, guesses = (torch.where(self.open, part, 0) for part in parts)
         return Beliefs(confidence, entropy, self.open.clone(), self.number), guesses
 
@@ -307,19 +307,18 @@ class _Loop:
         return Denoised(tokens, confidences, self.passes, self.token_forwards, start, steps, special=special)
 
 
-def allowed_log_probabilities(logits: Tensor, may_end: Tensor, special: SpecialTokens) -> Tensor:
-    """Log-probabilities [batch, n, vocabulary] of what each position may become.
+def forbidden(logits: Tensor, may_end: Tensor, special: SpecialTokens, value: float = -torch.inf) -> Tensor:
+    """Logits with a value, in place, for what a position may not become.
 
     Args:
         logits: [batch, n, vocabulary].
         may_end: [batch, n], True where the text may end; elsewhere the position may stay empty.
     """
-    logits = logits.float().clone()
-    logits[..., list(special.never)] = -torch.inf
-    logits[..., special.end].masked_fill_(~may_end, -torch.inf)
+    logits[..., list(special.never)] = value
+    logits[..., special.end].masked_fill_(~may_end, value)
     if special.null is not None:
-        logits[..., special.null].masked_fill_(may_end, -torch.inf)
-    return logits.log_softmax(-1)
+        logits[..., special.null].masked_fill_(may_end, value)
+    return logits
 
 
 def _until_end(slots: list[tuple[int, float, bool]], special: SpecialTokens) -> list[tuple[int, float]]:
