@@ -94,7 +94,7 @@ class HybridTask:
     Args:
         start: where the weights come from.
         data: stores of Whisper features with written text, and batching.
-        ctc: weight of the branch's loss; the decoder's has the rest.
+        ctc: weight of the branch's loss; the decoder's has the rest, and with 1 is not computed.
         rates: shares of the learning rate by part of the model; the rest learns at the full rate.
         frozen: parts that stay as they are.
         label_steps: so many steps the branch learns the labels of frames, which stores made with `--align` have, in
@@ -137,10 +137,13 @@ class HybridTask:
             branch = self._imitated(batch, log_probabilities, steps)
         else:
             branch = ctc_loss(log_probabilities, steps, batch["units"], batch["unit_lengths"])
+        kind = "labels" if by_labels else "ctc" if self.teacher is None else "imitation"
+        logs = {kind: float(branch.detach())}
+        if self.ctc == 1:
+            return branch, logs
         logits = model.decoder(batch["inputs"], model.decoder.remember(hidden, frames))
         decoder = F.cross_entropy(logits.float().transpose(1, 2), batch["wanted"], ignore_index=IGNORED)
-        kind = "labels" if by_labels else "ctc" if self.teacher is None else "imitation"
-        logs = {kind: float(branch.detach()), "decoder": float(decoder.detach())}
+        logs["decoder"] = float(decoder.detach())
         return self.ctc * branch + (1 - self.ctc) * decoder, logs
 
     def _imitated(self, batch: dict[str, Tensor], log_probabilities: Tensor, steps: Tensor) -> Tensor:
