@@ -102,6 +102,17 @@ def test_batches_hold_segments_of_like_length(transcriber, make_tone, make_silen
     assert all(max(batch) - min(batch) < 0.5 for batch in recogniser.batches)
 
 
+def test_long_segments_make_smaller_batches(transcriber, make_tone, make_silence, monkeypatch):
+    monkeypatch.setattr("asr.transcriber.USUAL", 5.0)
+    parts = [part for seconds in (8.5, 8.5, 8.5, 1, 1, 1, 1) for part in (make_tone(300, seconds), make_silence(2))]
+    whole = transcriber(batch_size=4)
+    whole(np.concatenate(parts), RATE)
+    assert [len(batch) for batch in whole.recogniser.batches] == [2, 4, 1]
+    one = transcriber(batch_size=1)  # a segment longer than a batch should be is a batch
+    one(np.concatenate(parts), RATE)
+    assert [len(batch) for batch in one.recogniser.batches] == [1] * 7
+
+
 def test_results_come_as_soon_as_they_are_done(transcriber, melody, tmp_path):
     paths = [write(tmp_path / f"{i}.wav", melody([300])) for i in range(2 * POOL_BATCHES)]
     read = []
