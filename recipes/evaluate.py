@@ -38,7 +38,7 @@ class Evaluation:
         asr: decoder: greedy, beam, dllm or ar.
         enhance: enhancer by name, folder or ONNX file, or a folder of enhanced files; or a list of these.
         model: folder or Hub id of the recogniser; null is the one that ships.
-        metrics: of enhancement, out of si_snr, pesq, stoi, estoi and dnsmos; null is all.
+        metrics: of enhancement, out of si_snr, pesq, stoi, estoi and dnsmos; null is all, [] none.
         texts: table with the texts of an enhancement set, for its word error rates.
         wer: transcribe when evaluating enhancement.
         limit: use only so many recordings, spread evenly.
@@ -139,7 +139,8 @@ class Enhancement:
         from recipes.evaluation.evaluate_enhance import METRICS, measure_clips
 
         config = self.config
-        return measure_clips(clips, config.enhance, config.metrics or METRICS, config.texts, config.wer, config.workers)
+        metrics = METRICS if config.metrics is None else config.metrics
+        return measure_clips(clips, config.enhance, metrics, config.texts, config.wer, config.workers)
 
     def result(self, measured: dict[str, dict]) -> dict:
         from recipes.evaluation.evaluate_enhance import parameters_of, summarise

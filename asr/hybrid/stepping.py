@@ -57,7 +57,8 @@ class SteppingDecoder:
     """
 
     def __init__(self, decoder: TextDecoder, pays_after: int = PAYS_AFTER):
-        self.decoder, self.tokens, self.most_tokens = decoder, decoder.tokens, decoder.most_tokens
+        self.decoder, self.most_tokens = decoder, decoder.most_tokens
+        self.tokens = getattr(decoder, "tokens", None)  # its vocabulary, in a recogniser
         self.remember, self.denoise = decoder.remember, decoder.denoise
         self.left = pays_after
         self._weights: tuple[list[Layer], Norm, Product] | None = None

@@ -196,6 +196,8 @@ def _clean(clip: Clip) -> tuple[np.ndarray, None]:
 
 
 def _scores(clips: list[Clip], system: System, metrics: tuple[str, ...], workers: int) -> list[dict[str, float]]:
+    if not metrics:
+        return [{} for _ in clips]
     jobs = [(clip, system, metrics) for clip in clips]
     if workers == 1:
         return [_measure(job) for job in tqdm(jobs, unit="clip", file=sys.stderr)]
@@ -243,7 +245,7 @@ def _add_word_errors(scores: dict, systems: dict, clips: list[Clip], recogniser,
     from asr.score import whisper_normaliser
 
     _, normalise = whisper_normaliser()
-    for number, clip in enumerate(clips):
+    for number, clip in enumerate(tqdm(clips, desc="recognised", unit="clip", file=sys.stderr)):
         heard = {name: recogniser(system(clip)[0], SAMPLING_RATE).text for name, system in systems.items()}
         text = texts.get(clip.id) or texts.get(clip.speech or "")
         reference, name = (text, "wer") if text else (heard["clean"], "dwer")

@@ -116,6 +116,16 @@ def test_several_systems_share_a_run_and_a_picture(clip, tmp_path, capsys):
     assert "two are alike" in capsys.readouterr().err
 
 
+def test_word_errors_alone_cost_no_metrics(clip, tmp_path, capsys, monkeypatch):
+    for kind in ("noisy", "clean"):
+        (tmp_path / "data" / kind).mkdir(parents=True)
+        soundfile.write(tmp_path / "data" / kind / "a.wav", soundfile.read(clip.noisy)[0], 16_000)
+    step_graph(tmp_path / "same.onnx", [1, BINS, 1, 2], 1.0)
+    monkeypatch.setattr("enhance.metrics.dnsmos", lambda *_: pytest.fail("a metric that nobody asked for"))
+    assert main([f"data={tmp_path}/data", f"enhance={tmp_path}/same.onnx", "metrics=[]"]) == 0
+    assert "pesq" not in capsys.readouterr().out
+
+
 def test_a_share_of_the_input_can_stay(clip):
     noisy = soundfile.read(clip.noisy, dtype="float32")[0]
     enhanced, mixed, same = (system_of(f"adaptcrn{share}")(clip)[0] for share in ("", "@0.25", "@1"))

@@ -9,9 +9,10 @@ from recipes import benchmark
 from recipes.benchmarks.dllm_sizes import Work, denoiser, make, twin
 
 
-def test_rows_and_figure(tmp_path, capsys):
+@pytest.mark.parametrize("compute_type", ["float32", "int8"])
+def test_rows_and_figure(tmp_path, capsys, compute_type):
     small = ["--widths", "64", "128", "--layers", "1", "2", "--seconds", "2", "--vocabulary", "40", "--repeats", "1"]
-    assert benchmark.main(["dllm_sizes", *small, "--compute_type", "float32", "--out", str(tmp_path)]) == 0
+    assert benchmark.main(["dllm_sizes", *small, "--compute_type", compute_type, "--out", str(tmp_path)]) == 0
     rows = json.loads((tmp_path / "result.json").read_text())["rows"]
     assert [(row["width"], row["layers"]) for row in rows] == [(64, 1), (64, 2), (128, 1), (128, 2)]
     assert all(row["factor"] == pytest.approx(row["twin"] / row["denoiser"]) for row in rows)
