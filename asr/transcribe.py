@@ -118,8 +118,8 @@ def _recognition_options(parser: argparse.ArgumentParser) -> None:
            help="how much each token of a name counts (default: as measured; too much writes names that nobody said)")
     option("--enhance", metavar="NAME", help="clean the speech first with this enhancement model")
     option("--enhance_mix", type=_share, default=0.6, metavar="SHARE",
-           help="share of the noisy speech that stays in what the recogniser hears, 0 to 1; what an enhancer takes away "
-                "can be speech (default: %(default)s, with which adaptcrn helps)")
+           help="share of the noisy speech that stays in what the recogniser hears, 0 to 1; an enhancer takes away "
+                "speech too (default: %(default)s, with which adaptcrn helps)")
     option("--correct", action="store_true",
            help="restore case and punctuation where the recogniser writes none, words as they are")
     option("--correct_model", action="append", metavar="NAME",
