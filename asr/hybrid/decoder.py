@@ -110,22 +110,31 @@ class TextDecoder(nn.Module):
             ValueError: the text would be longer than `longest`.
         """
         before = cache.keys[0].shape[2] if cache.keys else 0
-        x = self.embedding(tokens)
-        ahead = 0 if before or self.prompt is None else len(self.prompt)
-        if ahead:
-            x = torch.cat((self.prompt.expand(len(x), -1, -1).to(x.dtype), x), 1)
+        x = self.embedded(tokens, before)
         count = x.shape[1]
-        if before + count > self.sizes.longest:
-            raise ValueError(f"a text of {before + count} tokens; the decoder takes {self.sizes.longest} at most")
         mask = None
         if count > 1:
             mask = torch.ones(count, before + count, dtype=torch.bool, device=tokens.device).tril(before)
-        x = (x + self.positions[before : before + count]).to(self.dtype)
+        x = x.to(self.dtype)
         for number, layer in enumerate(self.layers):
             queries, *own = layer.text.project(layer.text_norm(x))
             x = x + layer.dropout(layer.text.attend(queries, *cache.append(number, *own), mask))
             x = layer.listen(x, speech.keys[number], speech.values[number], speech.valid)
-        return x[:, ahead:]
+        return x[:, count - tokens.shape[1] :]
+
+    def embedded(self, tokens: Tensor, before: int) -> Tensor:
+        """Embeddings and positions [batch, m, width] of m more tokens behind `before`; the prompt begins a text.
+
+        Raises:
+            ValueError: the text would be longer than `longest`.
+        """
+        x = self.embedding(tokens)
+        if not before and self.prompt is not None:
+            x = torch.cat((self.prompt.expand(len(x), -1, -1).to(x.dtype), x), 1)
+        after = before + x.shape[1]
+        if after > self.sizes.longest:
+            raise ValueError(f"a text of {after} tokens; the decoder takes {self.sizes.longest} at most")
+        return x + self.positions[before:after]
 
     def logits(self, x: Tensor) -> Tensor:
         """Last layer's states [..., width] -> logits [..., vocabulary]."""

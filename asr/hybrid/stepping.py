@@ -80,7 +80,10 @@ class SteppingDecoder:
         if cache.own is not None:
             return self.decoder.extend(tokens, speech, cache.own)
         layers, norm, output = self.weights()
-        x = self._begin(tokens, cache)
+        if cache.text is None:
+            heads, width = self.decoder.sizes.heads, self.decoder.sizes.width
+            cache.text = Text(len(layers), len(tokens), heads, width // heads)
+        x = self.decoder.embedded(tokens, cache.text.count).numpy()
         keys, values = ([part.numpy() for part in parts] for parts in (speech.keys, speech.values))
         x = text_step.write(x, cache.text, keys, values, speech.frames.numpy(), layers)[:, -tokens.shape[1] :]
         logits = text_step.scores(x.reshape(-1, x.shape[-1]), norm, output)
@@ -112,20 +115,6 @@ class SteppingDecoder:
             output = replace(product_arrays(decoder.output), weight=decoder.embedding.weight.numpy())  # the same
             self._weights = layers, norm_arrays(decoder.norm), output
         return self._weights
-
-    def _begin(self, tokens: Tensor, cache: TextSoFar) -> np.ndarray:
-        """Embeddings and positions [batch, m, width] of m more tokens, of the prompt too at the start of a text."""
-        decoder, batch = self.decoder, len(tokens)
-        x = decoder.embedding(tokens)
-        if cache.text is None:
-            heads = decoder.sizes.heads
-            cache.text = Text(len(decoder.layers), batch, heads, x.shape[-1] // heads)
-            if decoder.prompt is not None:
-                x = torch.cat((decoder.prompt.expand(batch, -1, -1), x), 1)
-        before, after = cache.text.count, cache.text.count + x.shape[1]
-        if after > decoder.sizes.longest:
-            raise ValueError(f"a text of {after} tokens; the decoder takes {decoder.sizes.longest} at most")
-        return (x + decoder.positions[before:after]).numpy()
 
 
 def layer_arrays(layer: DecoderLayer) -> Layer:
