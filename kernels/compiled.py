@@ -11,10 +11,12 @@ vectorise loops whose last index runs through contiguous memory.
 import functools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import numba
 import numpy as np
 import torch
+from numba.core.caching import FunctionCache
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.extending import intrinsic, overload
 from torch import Tensor
@@ -39,13 +41,21 @@ class _Separate(CompilerBase):
         return [DefaultPassBuilder.define_nopython_pipeline(self.state)]
 
 
+class _Kept(FunctionCache):
+    """numba's store of machine code, without which everything works: a full disk must not stop a program."""
+
+    def save_overload(self, sig, data) -> None:
+        with suppress(OSError):
+            super().save_overload(sig, data)
+
+
 def compiled(function: Callable) -> Callable:
     """The function as machine code that releases the interpreter; not kept where no folder can be written."""
     options = dict(nogil=True, fastmath=True, error_model="numpy", pipeline_class=_Separate)
-    try:
-        return numba.njit(function, cache=True, **options)
-    except RuntimeError:  # no folder for the cache
-        return numba.njit(function, **options)
+    dispatcher = numba.njit(function, **options)
+    with suppress(RuntimeError):  # no folder for the cache
+        dispatcher._cache = _Kept(function)  # what `cache=True` does with a FunctionCache
+    return dispatcher
 
 
 def in_threads(task: Callable[[int, int], object], count: int, grain: int = 1) -> list:

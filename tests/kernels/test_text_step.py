@@ -1,3 +1,5 @@
+import errno
+
 import numpy as np
 import pytest
 import torch
@@ -145,3 +147,24 @@ def test_gelu_and_exponential_are_as_near_as_single_precision():
 def test_rows_of_zeros_give_the_bias():
     product = Reference(24, WIDTH).product()
     assert (product(np.zeros((1, WIDTH), np.float32)) == product.bias).all()
+
+
+def test_a_full_disk_does_not_stop_compiled_loops(monkeypatch):
+    from numba.core.caching import FunctionCache
+
+    tried = []
+
+    def full(self, sig, data):
+        tried.append(sig)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(FunctionCache, "save_overload", full)
+
+    @compiled
+    def doubled(x):
+        for i in range(len(x)):
+            x[i] = 2 * x[i]
+
+    x = np.arange(3.0)
+    doubled(x)
+    assert tried and x.tolist() == [0, 2, 4]
