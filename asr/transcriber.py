@@ -23,8 +23,8 @@ from asr.memory import give_back
 from asr.output.transcript import Segment, Transcript, fitted
 from asr.recogniser import DecodeOptions, Recogniser
 
-LONG_BATCH = 60.0  # seconds of speech, after which giving back memory takes no time that counts
-USUAL = 12.0  # seconds of a segment: fewer longer ones make a batch, so that it needs no more memory
+LONG_BATCH = 20.0  # seconds of speech, after which giving back memory takes no time that counts
+USUAL = 6.0  # seconds of a segment: fewer longer ones make a batch, so that it needs no more memory
 POOL_BATCHES = 4  # batches gathered before their segments are sorted by length, so that little is padding
 
 Enhancer = Callable[[np.ndarray, int], np.ndarray]  # wave [samples], its rate -> cleaner wave

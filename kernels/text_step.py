@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from types import ModuleType
 from typing import NamedTuple
 
@@ -128,6 +129,7 @@ def likeliest(logits: np.ndarray, never: np.ndarray) -> tuple[np.ndarray, np.nda
     return loops().likeliest(logits, never)
 
 
+@cache
 def loops() -> ModuleType:
     """Imported on first use: numba takes a while."""
     from kernels import text_step_loops

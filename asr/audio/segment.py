@@ -102,6 +102,10 @@ class SegmentStream:
 
     def __init__(self, segmenter: Segmenter):
         self.segmenter = segmenter
+        offset = max(0.0, segmenter.onset - 0.15) if segmenter.offset is None else segmenter.offset
+        self._thresholds = segmenter.onset, offset  # of the probability: while nobody speaks, while somebody does
+        self._longest_pause = _frames(segmenter.max_pause)
+        self._longest = _frames(segmenter.max_seconds - segmenter.padding)
         self._detect = segmenter.detector()
         self._level = Leveller(FRAME_SECONDS)
         self._speaking = False
@@ -136,19 +140,14 @@ class SegmentStream:
 
     def _add(self, frames: np.ndarray, samples: int = FRAME) -> Iterator[SpeechSegment]:
         """Hear the next frames [n, FRAME], of which so many samples count."""
-        probabilities = self._detect(self._level(frames)).tolist()
-        for frame, probability in zip(frames, probabilities, strict=True):
-            yield from self._judge(frame[:samples], probability)
-
-    def _judge(self, frame: np.ndarray, probability: float) -> Iterator[SpeechSegment]:
-        segmenter, pending = self.segmenter, self._pending
-        offset = max(0.0, segmenter.onset - 0.15) if segmenter.offset is None else segmenter.offset
-        self._speaking = probability >= (offset if self._speaking else segmenter.onset)
-        pending.add(frame, probability, self._speaking)
-        if pending.silence >= _frames(segmenter.max_pause):
-            yield from self._kept(*pending.take(pending.speech_end + _frames(segmenter.padding)))
-        elif len(pending) >= _frames(segmenter.max_seconds - segmenter.padding):
-            yield from self._kept(*pending.take(pending.best_cut()))
+        pending = self._pending
+        for frame, probability in zip(frames, self._detect(self._level(frames)).tolist(), strict=True):
+            self._speaking = probability >= self._thresholds[self._speaking]
+            pending.add(frame[:samples], probability, self._speaking)
+            if pending.silence >= self._longest_pause:
+                yield from self._kept(*pending.take(pending.speech_end + pending.padding))
+            elif len(pending.frames) >= self._longest:
+                yield from self._kept(*pending.take(pending.best_cut()))
 
     def _kept(self, segment: SpeechSegment, speech: list[float]) -> Iterator[SpeechSegment]:
         if self.segmenter.is_speech(speech):
@@ -176,7 +175,7 @@ class _Pending:
     @property
     def silence(self) -> int:
         """Frames since the last speech, 0 before any."""
-        return len(self) - self.speech_end if self.has_speech else 0
+        return len(self.frames) - self.speech_end if self.speech_end else 0
 
     def add(self, frame: np.ndarray, probability: float, speech: bool) -> None:
         self.frames.append(frame)

@@ -44,10 +44,11 @@ class Linear8(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., inputs] -> [..., outputs]."""
+        x = x.detach()  # whole numbers have no gradient
         loudest = x.abs().amax(-1, keepdim=True)
         # A row of zeros gives 0/0, some whole number from it, and 0 times that.
         y = MULTIPLY(x / loudest, self.step, 128, self.packed)
-        return torch.addcmul(self.bias, y, loudest)
+        return torch.addcmul(self.bias, y, loudest, out=y)
 
 
 class Conv8(nn.Module):

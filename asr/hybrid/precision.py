@@ -4,7 +4,8 @@
     bfloat16   weights and products in half the bits; fast where the processor has instructions for them
     int8       linear layers in 8 bits (`asr.hybrid.linear8`), all else in float32; on a CPU
 
-"auto" times one linear layer of the model's size in each and takes the fastest; on a GPU it is bfloat16.
+"auto" is int8 on a processor with instructions for its products, bfloat16 on a GPU; elsewhere it times one linear layer
+of the model's size in each and takes the fastest.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ NO_KERNELS = (RuntimeError, NotImplementedError)  # what torch raises where it l
 PARTS = ("encoder", "branch", "decoder", "slots")
 COMPUTE_TYPES = ("auto", "float32", "bfloat16", "int8")
 ROUNDS = 6  # of trying
+PRODUCTS_OF_8_BITS = ("avx512_vnni", "avx_vnni", "amx_int8")  # instructions, as torch names them
 FRAMES_A_STEP = 15  # encoder frames to a token of ordinary speech
 
 
@@ -41,7 +43,7 @@ def converted(model: HybridModel, compute_type: str, device: str) -> HybridModel
     if compute_type == "int8" and not on_cpu:
         raise ValueError(f"compute_type int8 is for a CPU; on {device} choose bfloat16 or float32")
     if compute_type == "auto":
-        compute_type = fastest(COMPUTE_TYPES[1:]) if on_cpu else "bfloat16"
+        compute_type = best_on_cpu() if on_cpu else "bfloat16"
     try:
         for name in PARTS:
             if getattr(model, name) is not None:
@@ -62,6 +64,15 @@ def in_type(part: nn.Module, compute_type: str) -> nn.Module:
         for own in exact:  # before the output layer, where near ties are decided
             own.float()
     return part
+
+
+def best_on_cpu() -> str:
+    """int8 where the processor is made for it, since it won there whenever the processor was free; else the fastest.
+
+    A busy processor is no judge: two programs must not write different texts because one was timed at a bad moment.
+    """
+    has = torch.cpu.get_capabilities()
+    return "int8" if any(has.get(name) for name in PRODUCTS_OF_8_BITS) else fastest(COMPUTE_TYPES[1:])
 
 
 @cache

@@ -27,7 +27,7 @@ from asr.parts import Decoded, Encoded, Listened, TextDecoder, Vocabulary
 from asr.recogniser import DecodeOptions, SpeechRecogniser
 from asr.text.tokenizer import Tokenizer
 
-LONG = 3000  # frames of a batch; what the encoder leaves behind is then worth giving back before the decoder starts
+LONG = 1000  # frames of a batch; what the encoder leaves behind is then worth giving back before the decoder starts
 OWN = ("ar", "speculative", "rescored")
 
 

@@ -77,3 +77,14 @@ def test_convolution_in_eight_bits_hears_the_same(kernel, stride):
     exact = nn.Conv1d(40, 40, kernel, stride=stride, padding=kernel // 2)
     x = torch.randn(2, 40, 31)
     torch.testing.assert_close(in_eight_bits(exact)(x), exact(x), atol=0.05, rtol=0)
+
+
+def test_a_busy_processor_does_not_change_the_number_format(monkeypatch):
+    from asr.hybrid import precision
+
+    ways = iter(["float32", "int8"])
+    monkeypatch.setattr(precision, "fastest", lambda types: next(ways))
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_vnni": True})
+    assert [precision.best_on_cpu() for _ in range(3)] == ["int8"] * 3
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_vnni": False})
+    assert [precision.best_on_cpu() for _ in range(2)] == ["float32", "int8"]
