@@ -1,4 +1,4 @@
-"""Train L3-SE: write the pairs, then run the four stages one after the other.
+"""Train L3-SE: write the pairs, then run its stages one after the other.
 
     python -m recipes.train_l3se --speech enhance.tsv speech/train.tsv --noise enhance.tsv \\
         --dev_speech enhance.tsv speech/dev.tsv --dev_noise enhance.tsv
@@ -6,6 +6,8 @@
     python -m recipes.train_l3se codec:trainer.steps=20000 trainer.threads=2
     python -m recipes.train_l3se codec semantic encoder lm --wavlm --processes 8
 
+Without names of stages all run but `semantic`, since the CTC branch of our recogniser teaches. Another backbone needs
+it, and then `encoder:task.semantic=outputs/l3se_semantic/model` and the same for `lm`.
 A stage is `python -m recipes.train experiment=l3se_STAGE` (l3se_STAGE_wavlm), so what was interrupted is
 resumed, and what is finished is validated and left as it is. KEY=VALUE overrides reach every stage, STAGE:KEY=VALUE
 one of them. `pairs` writes fixed pairs of damaged and clean speech to DATA_FOLDER/l3se_train and l3se_dev
@@ -33,7 +35,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         prog="python -m recipes.train_l3se", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     option = parser.add_argument
-    option("words", nargs="*", metavar="STAGE|OVERRIDE", help=f"stages ({', '.join(STAGES)}; default: all), overrides")
+    option("words", nargs="*", metavar="STAGE|OVERRIDE", help=f"stages ({', '.join(STAGES)}; see above), overrides")
     for source in SOURCES:
         option(f"--{source}", nargs="+", metavar="SOURCE", help=f"tables or folders of {source.replace('_', ' ')}")
     option("--hours", type=float, default=8.0, help="of training pairs (default: 8)")
@@ -44,7 +46,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     option("--processes", type=int, default=1, help="processes a stage, one a GPU (default: 1)")
     args = parser.parse_intermixed_args(argv)
     args.overrides = [word for word in args.words if "=" in word]
-    args.stages = [word for word in args.words if "=" not in word] or list(STAGES)
+    usual = [stage for stage in STAGES if stage != "semantic" or args.wavlm]
+    args.stages = [word for word in args.words if "=" not in word] or usual
     for stage in args.stages:
         if stage not in STAGES:
             parser.error(f"{stage!r} is no stage; choose from {', '.join(STAGES)}, or give an override KEY=VALUE")

@@ -307,14 +307,14 @@ class WeightedSum(nn.Module):
         super().__init__()
         self.logits = nn.Parameter(torch.zeros(len(widths)))
         self.projections = nn.ModuleDict({str(i): nn.Linear(w, width) for i, w in enumerate(widths) if w != width})
-        self.width = width
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in widths)
 
     def forward(self, states: list[Tensor]) -> Tensor:
         total = 0.0
-        for number, (weight, state) in enumerate(zip(self.weights(), states, strict=True)):
+        for number, (weight, norm, state) in enumerate(zip(self.weights(), self.norms, states, strict=True)):
             if str(number) in self.projections:
                 state = self.projections[str(number)](state)
-            total = total + weight * F.layer_norm(state.float(), (self.width,))
+            total = total + weight * norm(state.float())
         return total
 
     def weights(self) -> Tensor:

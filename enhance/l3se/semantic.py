@@ -1,6 +1,9 @@
-"""WavS2T: the semantic teacher, speech to text on the layers of the frozen backbone."""
+"""The semantic teacher, speech to text on the layers of the frozen backbone: WavS2T, or a recogniser's CTC branch."""
 
 from __future__ import annotations
+
+import json
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -8,8 +11,11 @@ from torch import Tensor, nn
 
 from asr.ctc.beam import greedy
 from asr.ctc.model import ctc_loss
+from asr.hub import model_file
+from asr.hybrid.branch import CTCBranch
+from asr.loading import shipped
 from asr.text.tokenizer import Tokenizer
-from enhance.l3se.backbone import WeightedSum
+from enhance.l3se.backbone import Backbone, WeightedSum, WhisperBackbone, load_backbone
 from enhance.l3se.part import Part
 
 
@@ -46,3 +52,61 @@ class WavS2T(Part):
     def transcribe(self, states: list[Tensor], frames: Tensor) -> list[str]:
         """Texts of a batch, by the best path."""
         return [hypothesis.text for hypothesis in greedy(self(states), frames, self.tokenizer)]
+
+
+class BranchTeacher(nn.Module):
+    """The CTC branch of a hybrid recogniser, which listens to a mixture of the encoder's states already.
+
+    z_s is that mixture, so the teacher needs no training; the log-mel input of the backbone has no share in it.
+    """
+
+    LEAST = -30.0  # logit of a state without a share
+
+    def __init__(self, branch: CTCBranch, tokenizer: Tokenizer, widths: tuple[int, ...]):
+        super().__init__()
+        self.branch, self.tokenizer = branch, tokenizer
+        self.aggregate = WeightedSum(widths, widths[-1])
+        with torch.no_grad():
+            self.aggregate.logits.fill_(self.LEAST)
+            self.aggregate.logits[1:] = branch.mixture
+        for own, norm in zip(self.aggregate.norms[1:], branch.norms, strict=True):
+            own.load_state_dict(norm.state_dict())
+
+    def represent(self, states: list[Tensor]) -> Tensor:
+        """Hidden states of the backbone -> z_s [batch, frames, width]."""
+        return self.aggregate(states)
+
+    @torch.inference_mode()
+    def transcribe(self, states: list[Tensor], frames: Tensor) -> list[str]:
+        """Texts of a batch, by the best path."""
+        log_probabilities, steps = self.branch.read(self.represent(states), frames)
+        return [hypothesis.text for hypothesis in greedy(log_probabilities, steps, self.tokenizer)]
+
+
+def semantic_teacher(name: str | Path, backbone_folder: str = "backbone") -> tuple[Backbone, WavS2T | BranchTeacher]:
+    """A teacher with the backbone that it stands on, both frozen.
+
+    Args:
+        name: folder of the second stage; or a hybrid recogniser ("tiny", which ships, a folder or Hub id), whose
+            branch then teaches.
+        backbone_folder: where the backbone lies in a folder of the second stage.
+
+    Raises:
+        FileNotFoundError: neither is there.
+    """
+    if (Path(name) / backbone_folder).is_dir():
+        return load_backbone(Path(name) / backbone_folder).frozen(), WavS2T.from_pretrained(name).requires_grad_(False)
+    from asr.hybrid.model import HybridModel
+
+    place = shipped(name)
+    config = model_file(place, "config.json")
+    if config is None or "branch" not in json.loads(config.read_text(encoding="utf-8")):
+        raise FileNotFoundError(
+            f"{name} is no semantic teacher: name a hybrid recogniser with a CTC branch, or train one on the backbone "
+            f"with python -m recipes.train experiment={WavS2T.stage}"
+        )
+    model = HybridModel.from_pretrained(place).eval().requires_grad_(False)
+    backbone = WhisperBackbone.holding(model.encoder).frozen()
+    if model.branch.mixture is None:
+        raise FileNotFoundError(f"the CTC branch of {name} listens to one layer alone; a teacher mixes all of them")
+    return backbone, BranchTeacher(model.branch, model.units, backbone.widths).eval().requires_grad_(False)

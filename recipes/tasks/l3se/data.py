@@ -13,7 +13,7 @@ from enhance.l3se.backbone import load_backbone
 from enhance.l3se.codec import WavCodec
 from enhance.l3se.corruption import Corrupter, CorruptionConfig
 from enhance.l3se.encoder import NIEncoder
-from enhance.l3se.semantic import WavS2T
+from enhance.l3se.semantic import semantic_teacher
 from recipes.tasks.enhance import EnhanceTask, MixedPairs, Plan, StoredPairs
 
 STATISTICS_PAIRS = 64
@@ -90,7 +90,8 @@ class Teachers:
     """The frozen backbone with the codec and, if wanted, the semantic teacher on top.
 
     Args:
-        codec, semantic: model folders of the first two stages.
+        codec: model folder of the first stage.
+        semantic: that of the second, or a hybrid recogniser whose CTC branch teaches.
         heads: which of them teach ("acoustic", "semantic").
 
     Raises:
@@ -105,8 +106,8 @@ class Teachers:
         if "acoustic" in heads:
             self.by_head["acoustic"] = self.codec
         if "semantic" in heads:
-            _check_same(self.backbone, load_backbone(Path(semantic) / BACKBONE), codec, semantic)
-            self.by_head["semantic"] = WavS2T.from_pretrained(semantic).requires_grad_(False)
+            backbone, self.by_head["semantic"] = semantic_teacher(semantic, BACKBONE)
+            _check_same(self.backbone, backbone, codec, semantic)
 
     def to(self, device: torch.device) -> Teachers:
         for module in (self.backbone, self.codec, *self.by_head.values()):

@@ -16,7 +16,8 @@ class EncoderTask(PairTask):
     """Task for `recipes.training.engine.Trainer`.
 
     Args:
-        codec, semantic: model folders of the first two stages.
+        codec: model folder of the first stage.
+        semantic: that of the second, or a hybrid recogniser whose CTC branch teaches.
         heads: "acoustic", "semantic" or both; one alone is an arm of the ablation.
         distance: "mse", "l1" or "cosine".
         weights: of the heads in the loss.

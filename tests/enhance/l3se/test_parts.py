@@ -21,6 +21,7 @@ from enhance.l3se.corruption import Corrupter, CorruptionConfig, limit_band, los
 from enhance.l3se.discriminators import Discriminators, MelLoss
 from enhance.l3se.encoder import NIEncoder, distillation_loss, similarities
 from enhance.l3se.language_model import TokenLM, prefix_mask
+from enhance.l3se.semantic import semantic_teacher
 
 TINY = dataclasses.asdict(EncoderConfig(width=32, heads=2, layers=(1, 1, 1), feed_forward=32, front_channels=4))
 WHISPER = dataclasses.asdict(EncoderSizes(mels=80, width=32, heads=2, layers=2, feed_forward=48, dropout=0.1))
@@ -343,3 +344,28 @@ def test_training_state_of_the_discriminators_travels_with_the_model():
     wave = torch.randn(1, 2000)
     assert int(second.batches) == 7
     torch.testing.assert_close(first.discriminators(wave)[0][-1], second.discriminators(wave)[0][-1])
+
+
+def test_the_branch_of_a_recogniser_teaches_without_training(tmp_path):
+    from asr.audio import load
+    from asr.ctc.beam import greedy
+    from asr.hybrid.model import HybridModel
+    from asr.loading import shipped
+
+    backbone, teacher = semantic_teacher("tiny")
+    model = HybridModel.from_pretrained(shipped("tiny")).eval()
+    wave = torch.from_numpy(load("asr/sample.flac")[: 200 * 320])[None]  # whole frames
+    states, frames = backbone(wave)
+    heard, _ = model.encoder(*model.features([wave[0]]))
+    said = teacher.represent(states)
+    torch.testing.assert_close(said, model.branch.mix(heard), atol=1e-3, rtol=1e-3)
+    with torch.no_grad():
+        expected = greedy(*model(*model.features([wave[0]]))[2:], model.units)[0].text
+    assert teacher.transcribe(states, frames) == [expected] and len(expected.split()) > 8
+    student = NIEncoder.from_teachers(backbone, {"semantic": teacher}).eval()
+    torch.testing.assert_close(student(wave)[0]["semantic"], said, atol=1e-4, rtol=1e-4)
+
+
+def test_what_has_no_branch_cannot_teach(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no semantic teacher"):
+        semantic_teacher(tmp_path)

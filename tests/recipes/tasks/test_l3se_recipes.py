@@ -64,6 +64,8 @@ def run(home, stage, steps, *overrides):
         f"trainer.steps={steps}", "trainer.progress=false", "trainer.log_every=1",
         "trainer.checkpoint_every=2", f"model.backbone.name={home / 'ctc'}", f"data_folder={home}",
     ]  # fmt: skip
+    if stage in ("encoder", "lm"):
+        common.append(f"task.semantic={model(home, 'semantic')}")
     if stage == "semantic":
         common += [f"task.table={home / 'speech.tsv'}", f"task.validation={home / 'speech.tsv'}"]
     config = compose([f"experiment=l3se_{stage}", *common, *EXTRA[stage], *overrides])
