@@ -23,7 +23,7 @@ from asr.memory import give_back
 from asr.output.transcript import Segment, Transcript, fitted
 from asr.recogniser import DecodeOptions, Recogniser
 
-LONG_BATCH = 20.0  # seconds of speech, after which giving back memory takes no time that counts
+GIVE_BACK_AFTER = 40.0  # seconds of speech, in which giving back memory takes no time that counts
 USUAL = 6.0  # seconds of a segment: fewer longer ones make a batch, so that it needs no more memory
 POOL_BATCHES = 4  # batches gathered before their segments are sorted by length, so that little is padding
 
@@ -76,6 +76,7 @@ class Transcriber:
         self.writer = writer
         self.reading = {"channel": channel, "track": track}
         self.clips, self.strict = clips, strict
+        self._heard = 0.0  # seconds of speech since memory was given back
 
     @classmethod
     def from_pretrained(
@@ -178,7 +179,9 @@ class Transcriber:
         """
         waves = [self._wave(segment) for segment in segments]
         utterances = self.recogniser.transcribe_batch(waves, options or self.options)
-        if sum(segment.duration for segment in segments) > LONG_BATCH:
+        self._heard += sum(segment.duration for segment in segments)
+        if self._heard > GIVE_BACK_AFTER:
+            self._heard = 0.0
             give_back()
         return [self._segment(*pair) for pair in zip(segments, utterances, strict=True)]
 
