@@ -51,7 +51,7 @@ def made(tmp_path_factory):
     (root / "table.tsv").write_text("\n".join(rows) + "\n")
     _write_pairs(root / "pairs", rng)
     whisper(root / "whisper")
-    for kind in ("modernbert", "eurobert", "llama"):
+    for kind in ("modernbert", "eurobert", "bert", "llama"):
         language_model(root / kind, kind, texts, chat=kind == "llama")
     return root
 
