@@ -99,14 +99,21 @@ def semantic_teacher(name: str | Path, backbone_folder: str = "backbone") -> tup
     from asr.hybrid.model import HybridModel
 
     place = shipped(name)
-    config = model_file(place, "config.json")
-    if config is None or "branch" not in json.loads(config.read_text(encoding="utf-8")):
+    if not _mixes(place):
         raise FileNotFoundError(
-            f"{name} is no semantic teacher: name a hybrid recogniser with a CTC branch, or train one on the backbone "
-            f"with python -m recipes.train experiment={WavS2T.stage}"
+            f"{name} is no semantic teacher: name a hybrid recogniser whose CTC branch mixes the encoder's states, or "
+            f"train one on the backbone with python -m recipes.train experiment={WavS2T.stage}"
         )
     model = HybridModel.from_pretrained(place).eval().requires_grad_(False)
     backbone = WhisperBackbone.holding(model.encoder).frozen()
-    if model.branch.mixture is None:
-        raise FileNotFoundError(f"the CTC branch of {name} listens to one layer alone; a teacher mixes all of them")
     return backbone, BranchTeacher(model.branch, model.units, backbone.widths).eval().requires_grad_(False)
+
+
+def _mixes(place: str | Path) -> bool:
+    """Whether a model is there and has a branch that listens to all states of its encoder."""
+    try:
+        file = model_file(place, "config.json")
+    except OSError:
+        return False
+    branch = json.loads(file.read_text(encoding="utf-8")).get("branch") if file else None
+    return branch is not None and branch.get("mixes", True)

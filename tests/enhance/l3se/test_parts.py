@@ -346,7 +346,7 @@ def test_training_state_of_the_discriminators_travels_with_the_model():
     torch.testing.assert_close(first.discriminators(wave)[0][-1], second.discriminators(wave)[0][-1])
 
 
-def test_the_branch_of_a_recogniser_teaches_without_training(tmp_path):
+def test_the_branch_of_a_recogniser_teaches_without_training():
     from asr.audio import load
     from asr.ctc.beam import greedy
     from asr.hybrid.model import HybridModel
@@ -367,5 +367,6 @@ def test_the_branch_of_a_recogniser_teaches_without_training(tmp_path):
 
 
 def test_what_has_no_branch_cannot_teach(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no semantic teacher"):
-        semantic_teacher(tmp_path)
+    for place in (tmp_path, tmp_path / "never" / "trained"):
+        with pytest.raises(FileNotFoundError, match="no semantic teacher.*experiment=l3se_semantic"):
+            semantic_teacher(place)
