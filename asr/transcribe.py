@@ -49,10 +49,11 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     option = parser.add_argument
-    option("audio", nargs="+", help="files, folders, glob patterns, @list.txt (one a line), or - for standard input")
+    option("audio", nargs="+", help="files, folders, glob patterns, @list.txt (one a line, # for remarks),"
+           " or - for standard input")
     option("--model", help="tiny, which ships, or the folder or Hub id of another model (default: tiny)")
     option("--compute_type", choices=("auto", "float32", "bfloat16", "int8"), default="auto",
-           help="number format; auto takes the fastest on this machine (default: %(default)s)")
+           help="number format; auto is int8 where the processor is made for it (default: %(default)s)")
     option("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps ... (default: %(default)s)")
     option("--threads", type=_positive, help="CPU threads (default: what torch chooses)")
     option("--batch_size", type=_positive, default=8, help="segments at once (default: %(default)s)")

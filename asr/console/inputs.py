@@ -14,7 +14,7 @@ def expand_inputs(arguments: list[str]) -> tuple[dict[str, Path], list[str]]:
     """Files behind the arguments, each with its path relative to what was named, and a line for what was not found.
 
     Folders are searched for recordings, in depth, hidden files and folders excepted. `@list.txt` stands for the lines
-    of that file. What is named twice is taken once.
+    of that file, empty ones and those after a # left out. What is named twice is taken once.
     """
     inputs: dict[str, Path] = {}
     failures: list[str] = []
@@ -57,7 +57,8 @@ def _listed(arguments: list[str], failures: list[str]) -> Iterator[str]:
         except OSError as error:
             failures.append(f"{argument[1:]}: this list cannot be read ({error.strerror})")
             continue
-        yield from (os.fsdecode(line.strip()) for line in lines if line.strip())
+        names = (os.fsdecode(line.strip()) for line in lines)
+        yield from (name for name in names if name and (name[0] != "#" or os.path.lexists(name)))
 
 
 def _recordings(folder: str, failures: list[str]) -> Iterator[str]:

@@ -21,6 +21,8 @@ from asr.hub import model_file
 from asr.hybrid.encoder import EncoderSizes, SpeechEncoder
 from enhance.l3se.part import Part
 
+FOLDER = "backbone"  # that of a trained teacher holds the backbone it stands on there
+
 
 class Backbone(Part):
     """What the codec, the teachers and the NI-Encoder know of a speech encoder.

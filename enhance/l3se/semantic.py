@@ -15,7 +15,7 @@ from asr.hub import model_file
 from asr.hybrid.branch import CTCBranch
 from asr.loading import shipped
 from asr.text.tokenizer import Tokenizer
-from enhance.l3se.backbone import Backbone, WeightedSum, WhisperBackbone, load_backbone
+from enhance.l3se.backbone import FOLDER, Backbone, WeightedSum, WhisperBackbone, load_backbone
 from enhance.l3se.part import Part
 
 
@@ -83,19 +83,18 @@ class BranchTeacher(nn.Module):
         return [hypothesis.text for hypothesis in greedy(log_probabilities, steps, self.tokenizer)]
 
 
-def semantic_teacher(name: str | Path, backbone_folder: str = "backbone") -> tuple[Backbone, WavS2T | BranchTeacher]:
+def semantic_teacher(name: str | Path) -> tuple[Backbone, WavS2T | BranchTeacher]:
     """A teacher with the backbone that it stands on, both frozen.
 
     Args:
         name: folder of the second stage; or a hybrid recogniser ("tiny", which ships, a folder or Hub id), whose
             branch then teaches.
-        backbone_folder: where the backbone lies in a folder of the second stage.
 
     Raises:
         FileNotFoundError: neither is there.
     """
-    if (Path(name) / backbone_folder).is_dir():
-        return load_backbone(Path(name) / backbone_folder).frozen(), WavS2T.from_pretrained(name).requires_grad_(False)
+    if (Path(name) / FOLDER).is_dir():
+        return load_backbone(Path(name) / FOLDER).frozen(), WavS2T.from_pretrained(name).requires_grad_(False)
     from asr.hybrid.model import HybridModel
 
     place = shipped(name)

@@ -62,11 +62,11 @@ def codec_system(folder: str) -> System:
     """Clean speech through the codec and back, in pieces of 4 s."""
     import torch
 
-    from enhance.l3se.backbone import load_backbone
+    from enhance.l3se.backbone import FOLDER, load_backbone
     from enhance.l3se.codec import WavCodec
     from enhance.l3se.system import in_chunks
 
-    backbone, codec = load_backbone(Path(folder) / "backbone").frozen(), WavCodec.from_pretrained(folder)
+    backbone, codec = load_backbone(Path(folder) / FOLDER).frozen(), WavCodec.from_pretrained(folder)
 
     def resynthesise(waves: torch.Tensor) -> torch.Tensor:
         return codec.decode(codec.encode(codec.represent(backbone(waves)[0])), waves.shape[1])
@@ -114,9 +114,9 @@ def likelihoods(model, backbone_folder: str, data: list[Mixture]) -> dict[str, f
     """Log-likelihood a token (nat) of the clean tokens, given the own noisy speech and that of another utterance."""
     import torch
 
-    from enhance.l3se.backbone import load_backbone
+    from enhance.l3se.backbone import FOLDER, load_backbone
 
-    backbone = load_backbone(Path(backbone_folder) / "backbone").frozen()
+    backbone = load_backbone(Path(backbone_folder) / FOLDER).frozen()
     usable = [m for m in data if len(m.clean) >= model.longest]
     if len(usable) < 2:
         raise ValueError(f"{len(usable)} recordings are as long as {model.longest / RATE:g} s; the probe needs two")

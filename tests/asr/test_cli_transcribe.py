@@ -249,9 +249,9 @@ def test_existing_outputs_are_left_alone_on_request(transcribe, recordings, tmp_
 
 def test_a_list_stands_for_its_lines(transcribe, recordings, tmp_path):
     listed = tmp_path / "list.txt"
-    listed.write_text(f"{recordings / 'a.wav'}\n\n{recordings / 'nowhere.wav'}\n")
+    listed.write_text(f"# Monday\n{recordings / 'a.wav'}\n\n{recordings / 'nowhere.wav'}\n")
     status, printed, messages = transcribe(f"@{listed}")
-    assert status == 1 and "a.wav" in printed and "nowhere.wav" in messages
+    assert status == 1 and "a.wav" in printed and "nowhere.wav" in messages and "Monday" not in messages
     assert "cannot be read" in transcribe("@nowhere.txt")[2]
 
 

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from asr.audio.augment import seeded
 from asr.audio.features import SAMPLING_RATE
-from enhance.l3se.backbone import Backbone
+from enhance.l3se.backbone import FOLDER, Backbone
 from enhance.l3se.codec import WavCodec
 from enhance.l3se.discriminators import Discriminators, MelLoss
 from recipes.tasks.enhance import Plan
-from recipes.tasks.l3se.data import BACKBONE, Pairs, PairTask
+from recipes.tasks.l3se.data import Pairs, PairTask
 
 MEL_WEIGHT, ADVERSARIAL_WEIGHT, MATCHING_WEIGHT = 15.0, 2.0, 1.0
 
@@ -123,5 +123,5 @@ class CodecTask(PairTask):
 
 def export_backbone(backbone: Backbone, folder: Path) -> None:
     """Once, beside the teacher that stands on it; it never changes."""
-    if not (folder / BACKBONE / "config.json").exists():
-        backbone.save_pretrained(folder / BACKBONE)
+    if not (folder / FOLDER / "config.json").exists():
+        backbone.save_pretrained(folder / FOLDER)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from enhance.l3se.backbone import load_backbone
+from enhance.l3se.backbone import FOLDER, load_backbone
 from enhance.l3se.codec import WavCodec
 from enhance.l3se.corruption import Corrupter, CorruptionConfig
 from enhance.l3se.encoder import NIEncoder
@@ -17,7 +17,6 @@ from enhance.l3se.semantic import semantic_teacher
 from recipes.tasks.enhance import EnhanceTask, MixedPairs, Plan, StoredPairs
 
 STATISTICS_PAIRS = 64
-BACKBONE = "backbone"  # folder in that of a trained teacher
 
 
 class CorruptedPairs(MixedPairs):
@@ -100,13 +99,13 @@ class Teachers:
     """
 
     def __init__(self, codec: str, semantic: str | None, heads: list[str]):
-        self.backbone = load_backbone(Path(codec) / BACKBONE).frozen()
+        self.backbone = load_backbone(Path(codec) / FOLDER).frozen()
         self.codec = WavCodec.from_pretrained(codec).requires_grad_(False)
         self.by_head: dict = {}
         if "acoustic" in heads:
             self.by_head["acoustic"] = self.codec
         if "semantic" in heads:
-            backbone, self.by_head["semantic"] = semantic_teacher(semantic, BACKBONE)
+            backbone, self.by_head["semantic"] = semantic_teacher(semantic)
             _check_same(self.backbone, backbone, codec, semantic)
 
     def to(self, device: torch.device) -> Teachers:
