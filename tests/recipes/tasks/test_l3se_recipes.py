@@ -205,15 +205,39 @@ def test_pairs_are_kept(home, capsys):
     assert "is there" in capsys.readouterr().err and (home / "l3se_train" / "pairs.npy").stat().st_mtime_ns == before
 
 
+class Judge:
+    """Hears one word a second, and one more where it is loud."""
+
+    def __call__(self, wave):
+        return " ".join(["word"] * round(len(wave) / 16_000) + ["loud"] * bool(np.abs(wave).max() > 0.8))
+
+
+def test_codec_benchmark_says_what_resynthesis_costs(trained, home, monkeypatch, capsys):
+    from recipes.benchmarks import l3se_codec
+
+    monkeypatch.setattr(l3se_codec, "make_judge", lambda name: Judge())
+    monkeypatch.setattr(l3se_codec, "make_measures", lambda name: {"estoi": lambda output, clean: 0.5})
+    louder = l3se_codec.codec_system
+    monkeypatch.setattr(
+        l3se_codec, "codec_system", lambda folder: lambda wave: np.ones_like(louder(folder)(wave))
+    )
+    codec, out = model(home, "codec"), home / "codec_benchmark"
+    codecs = ["--codecs", f"500={codec}", f"1000={codec}"]
+    assert l3se_codec.main([str(home / "speech.tsv"), *codecs, "--count", "2", "--out", str(out)]) == 0
+    rows = json.loads((out / "result.json").read_text())
+    assert list(rows) == ["recordings", "500", "1000"] and (out / "curves.png").stat().st_size > 0
+    assert rows["recordings"]["more"] == 0 and rows["recordings"]["interval"] == [0, 0]
+    # what the judge hears as loud is one word too many in every output
+    assert rows["500"]["more"] > 0 and rows["500"]["interval"][0] > 0
+    assert rows["500"]["more"] == pytest.approx(rows["500"]["wer"] - rows["recordings"]["wer"])
+    assert "500" in capsys.readouterr().out
+    assert l3se_codec.main([str(home / "speech.tsv"), "--codecs", "nowhere"]) == 1
+    assert "holds no backbone" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_benchmark_has_every_condition_control_and_probe(trained, home, monkeypatch, capsys):
     from recipes.benchmarks import l3se
-
-    class Judge:
-        """Hears one word a second, and one more where it is loud."""
-
-        def __call__(self, wave):
-            return " ".join(["word"] * round(len(wave) / 16_000) + ["loud"] * bool(np.abs(wave).max() > 0.8))
 
     monkeypatch.setattr(l3se, "make_judge", lambda name: Judge())
     monkeypatch.setattr(l3se, "costs", lambda models: {name: l3se.cost(model) for name, model in models.items()})
