@@ -34,7 +34,7 @@ from tqdm import tqdm
 from asr.audio.io import atomic_path
 from asr.console.program import UsageError
 from recipes.training.memory import keep_freed_memory
-from recipes.training.optimisation import Optimisation, moving_average, parameter_groups
+from recipes.training.optimisation import Optimisation, make_optimiser, moving_average, parameter_groups
 from recipes.training.settings import TrainerConfig
 from recipes.training.sharding import gathered, split, split_like, split_optimiser_state
 
@@ -105,15 +105,12 @@ class Trainer:
             task.model.get_submodule(name).compile(dynamic=True)
         self._kept = kept_names(task.model)
         self.model, self.whole = self._prepared(LossModule(task))
-        groups = parameter_groups(self._bare(), getattr(task, "rates", {}), optimisation.weight_decay)
+        rates, decay, muon = getattr(task, "rates", {}), optimisation.weight_decay, optimisation.muon
+        if muon and config.shard:
+            raise ValueError("optim.muon orthogonalises whole matrices; it does not go with trainer.shard=true")
+        groups = parameter_groups(self._bare(), rates, decay, muon)
         self._shares = [group.pop("share") for group in groups]
-        optimiser = torch.optim.AdamW(
-            groups,
-            lr=optimisation.learning_rate,
-            betas=tuple(optimisation.betas),
-            fused=True,
-        )
-        self.optimiser = self.accelerator.prepare(optimiser)
+        self.optimiser = self.accelerator.prepare(make_optimiser(groups, optimisation))
         self.average = None
         if config.average:
             self.average = AveragedModel(self._bare(), multi_avg_fn=moving_average(config.average), use_buffers=True)

@@ -16,10 +16,11 @@ from recipes.training.optimisation import Optimisation
 TINY = EncoderConfig(width=32, heads=2, layers=(1, 1, 1), feed_forward=64, front_channels=4)
 
 
-def trainer(folder, steps, **config):
+def trainer(folder, steps, muon=(), **config):
     task = toy_task(str(folder.parent / "data"), TINY, utterances=60, batch_seconds=6)
     options = {"average": 0.9, "log_every": 1, "validate_every": 1000, "checkpoint_every": 3, "progress": False}
-    return Trainer(task, TrainerConfig(steps=steps, **{**options, **config}), Optimisation(3e-3, warmup=4), folder)
+    optimisation = Optimisation(3e-3, warmup=4, muon=list(muon))
+    return Trainer(task, TrainerConfig(steps=steps, **{**options, **config}), optimisation, folder)
 
 
 def losses(folder):
@@ -27,13 +28,14 @@ def losses(folder):
     return [line["loss"] for line in lines if line["split"] == "train"]
 
 
-def test_interrupted_run_gives_the_losses_of_an_uninterrupted_one(tmp_path):
-    trainer(tmp_path / "whole", 8).fit()
+@pytest.mark.parametrize("muon", [(), ("encoder",)])
+def test_interrupted_run_gives_the_losses_of_an_uninterrupted_one(tmp_path, muon):
+    trainer(tmp_path / "whole", 8, muon).fit()
 
     class Killed(Exception):
         pass
 
-    broken = trainer(tmp_path / "broken", 8)
+    broken = trainer(tmp_path / "broken", 8, muon)
     step = broken._train_step
 
     def killed_at_five(batch):
@@ -44,7 +46,7 @@ def test_interrupted_run_gives_the_losses_of_an_uninterrupted_one(tmp_path):
     broken._train_step = killed_at_five
     with pytest.raises(Killed):
         broken.fit()
-    trainer(tmp_path / "broken", 8).fit()
+    trainer(tmp_path / "broken", 8, muon).fit()
     resumed = losses(tmp_path / "broken")
     assert losses(tmp_path / "whole") == resumed[:3] + resumed[5:]  # steps 4 and 5 were done twice
     first, second = (CTCModel.from_pretrained(tmp_path / name / "model").state_dict() for name in ("whole", "broken"))
