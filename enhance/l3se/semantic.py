@@ -55,9 +55,9 @@ class WavS2T(Part):
 
 
 class BranchTeacher(nn.Module):
-    """The CTC branch of a hybrid recogniser, which listens to a mixture of the encoder's states already.
+    """The CTC branch of a hybrid recogniser, which listens to a mixture of the encoder's states or to the last alone.
 
-    z_s is that mixture, so the teacher needs no training; the log-mel input of the backbone has no share in it.
+    z_s is what it listens to, so the teacher needs no training; the log-mel input of the backbone has no share in it.
     """
 
     LEAST = -30.0  # logit of a state without a share
@@ -66,10 +66,11 @@ class BranchTeacher(nn.Module):
         super().__init__()
         self.branch, self.tokenizer = branch, tokenizer
         self.aggregate = WeightedSum(widths, widths[-1])
+        heard = len(branch.norms)  # states, from the top
         with torch.no_grad():
             self.aggregate.logits.fill_(self.LEAST)
-            self.aggregate.logits[1:] = branch.mixture
-        for own, norm in zip(self.aggregate.norms[1:], branch.norms, strict=True):
+            self.aggregate.logits[-heard:] = 0.0 if branch.mixture is None else branch.mixture
+        for own, norm in zip(self.aggregate.norms[-heard:], branch.norms, strict=True):
             own.load_state_dict(norm.state_dict())
 
     def represent(self, states: list[Tensor]) -> Tensor:
@@ -98,9 +99,9 @@ def semantic_teacher(name: str | Path) -> tuple[Backbone, WavS2T | BranchTeacher
     from asr.hybrid.model import HybridModel
 
     place = shipped(name)
-    if not _mixes(place):
+    if not _has_branch(place):
         raise FileNotFoundError(
-            f"{name} is no semantic teacher: name a hybrid recogniser whose CTC branch mixes the encoder's states, or "
+            f"{name} is no semantic teacher: name a hybrid recogniser, whose CTC branch then teaches, or "
             f"train one on the backbone with python -m recipes.train experiment={WavS2T.stage}"
         )
     model = HybridModel.from_pretrained(place).eval().requires_grad_(False)
@@ -108,11 +109,10 @@ def semantic_teacher(name: str | Path) -> tuple[Backbone, WavS2T | BranchTeacher
     return backbone, BranchTeacher(model.branch, model.units, backbone.widths).eval().requires_grad_(False)
 
 
-def _mixes(place: str | Path) -> bool:
-    """Whether a model is there and has a branch that listens to all states of its encoder."""
+def _has_branch(place: str | Path) -> bool:
+    """Whether a hybrid recogniser is there."""
     try:
         file = model_file(place, "config.json")
     except OSError:
         return False
-    branch = json.loads(file.read_text(encoding="utf-8")).get("branch") if file else None
-    return branch is not None and branch.get("mixes", True)
+    return file is not None and "branch" in json.loads(file.read_text(encoding="utf-8"))

@@ -366,6 +366,17 @@ def test_the_branch_of_a_recogniser_teaches_without_training():
     torch.testing.assert_close(student(wave)[0]["semantic"], said, atol=1e-4, rtol=1e-4)
 
 
+def test_a_branch_on_the_last_states_alone_teaches_too():
+    from asr.hybrid.branch import BranchSizes, CTCBranch
+    from asr.text.tokenizer import Tokenizer
+    from enhance.l3se.semantic import BranchTeacher
+
+    branch = CTCBranch(BranchSizes(units=20, mixes=False), 32, 2, 64, encoder_layers=2).eval()
+    states = [torch.randn(1, 7, width) for width in (160, 32, 32, 32)]
+    teacher = BranchTeacher(branch, Tokenizer.__new__(Tokenizer), (160, 32, 32, 32))
+    torch.testing.assert_close(teacher.represent(states), branch.mix(states), atol=1e-5, rtol=1e-5)
+
+
 def test_what_has_no_branch_cannot_teach(tmp_path):
     for place in (tmp_path, tmp_path / "never" / "trained"):
         with pytest.raises(FileNotFoundError, match="no semantic teacher.*experiment=l3se_semantic"):
