@@ -38,6 +38,12 @@ class CodecTask(PairTask):
         crop_seconds: of the clean speech of each pair.
         discriminators: arguments of `Discriminators`.
         adversarial_from: batch at which the discriminators join; null leaves them out.
+        start: folder of a trained codec of the same sizes, to go on from.
+        frozen: parts of the codec that stay as they are. With [aggregate, down] the tokens stay what they are, and
+            with them what later stages learned, while the decoder learns on.
+
+    Raises:
+        ValueError: the codec at `start` has other sizes.
     """
 
     def __init__(
@@ -50,6 +56,8 @@ class CodecTask(PairTask):
         crop_seconds: float = 2.0,
         discriminators: dict | None = None,
         adversarial_from: int | None = None,
+        start: str | None = None,
+        frozen: list[str] | None = None,
         seed: int = 0,
         validation_pairs: int = 40,
     ):
@@ -58,6 +66,10 @@ class CodecTask(PairTask):
         self.backbone, self.adversarial_from = backbone.frozen(), adversarial_from
         judges = None if adversarial_from is None else Discriminators(**discriminators or {})
         own = WavCodec(widths=list(backbone.widths), hop=backbone.hop, width=backbone.width, **codec)
+        if start is not None:
+            own = continued(own, start)
+        for part in frozen or []:
+            own.get_submodule(part).requires_grad_(False)
         self.model = CodecTraining(own, judges)
         self.mel, self.crop = MelLoss(), int(crop_seconds * SAMPLING_RATE)
 
@@ -119,6 +131,14 @@ class CodecTask(PairTask):
     def export(self, model: CodecTraining, folder: Path) -> None:
         model.codec.save_half(folder)
         export_backbone(self.backbone, folder)
+
+
+def continued(codec: WavCodec, start: str) -> WavCodec:
+    trained = WavCodec.from_pretrained(start)
+    if trained.arguments != codec.arguments:
+        raise ValueError(f"the codec at {start} has the sizes {trained.arguments}; wanted are {codec.arguments}")
+    codec.load_state_dict(trained.state_dict())
+    return codec
 
 
 def export_backbone(backbone: Backbone, folder: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from hydra.errors import InstantiationException
 
 from asr.ctc.encoder import EncoderConfig
 from enhance.l3se.codec import WavCodec
@@ -210,6 +211,17 @@ class Judge:
 
     def __call__(self, wave):
         return " ".join(["word"] * round(len(wave) / 16_000) + ["loud"] * bool(np.abs(wave).max() > 0.8))
+
+
+def test_a_codec_goes_on_with_the_same_tokens(trained, home):
+    on = ["name=further", f"task.start={model(home, 'codec')}", "task.frozen=[aggregate,down]", "trainer.average=0"]
+    run(home, "codec", 2, *on)
+    first, second = (WavCodec.from_pretrained(folder) for folder in (model(home, "codec"), home / "runs/further/model"))
+    after = second.state_dict()
+    moved = {name.split(".")[0] for name, value in first.state_dict().items() if not torch.equal(value, after[name])}
+    assert {"up", "decoder"} <= moved and not moved & {"aggregate", "down"}
+    with pytest.raises(InstantiationException, match="sizes"):
+        run(home, "codec", 2, *on, "name=wider", "model.codec.channels=24")
 
 
 def test_codec_benchmark_says_what_resynthesis_costs(trained, home, monkeypatch, capsys):
