@@ -3,10 +3,11 @@
     python -m recipes.benchmark dllm_asr TABLE --out outputs/dllm_asr
     python -m recipes.benchmark dllm_asr TABLE --systems ctc ar speculative dllm --curve commit threshold:{0.5,0.7,0.9}
 
-Each recording is encoded once; then all systems decode it in turn, so they meet the same load of the machine. Times
-are of one thread: "decoder" is what follows the encoder and the CTC head (the draft is charged to those that use it),
-"end to end" includes features, encoder and head. --curve decodes with several values of one choice and draws error
-rate against the decoder's time, with the other systems as points.
+Words are counted by Whisper's normaliser; result.json has `wer_raw` too. Each recording is encoded once; then all
+systems decode it in turn, so they meet the same load of the machine. Times are of one thread: "decoder" is what follows
+the encoder and the CTC head (the draft is charged to those that use it), "end to end" includes features, encoder and
+head. --curve decodes with several values of one choice and draws error rate against the decoder's time, with the other
+systems as points.
 """
 
 from __future__ import annotations
@@ -192,24 +193,29 @@ def run(recogniser, recordings: list, systems: dict[str, Callable], batch: int) 
 
 
 def summarise(references: list[str], measured: dict[str, Measured], shared: dict) -> dict[str, dict]:
-    """One row a system: error rates with intervals and differences, passes, speed by duration."""
+    """One row a system: error rates with intervals and differences, passes, speed by duration.
+
+    Errors are those of `whisper_normaliser`, since references have neither case nor punctuation; `wer_raw` counts both.
+    """
     from asr.score import error_counts, whisper_normaliser
 
     audio, encoder = np.array(shared["audio"]), np.array(shared["encoder"])
     normalise = whisper_normaliser()[1]
-    rows = error_rows(references, {name: m.texts for name, m in measured.items()}, ("ctc", "ar"))
+    said = [normalise(reference) for reference in references]
+    texts = {name: [normalise(text) for text in m.texts] for name, m in measured.items()}
+    rows = error_rows(said, texts, ("ctc", "ar"))
     for name, m in measured.items():
         decoder, row = np.array(m.seconds), rows[name]
         row |= {
-            "wer_normalised": error_counts([normalise(r) for r in references], [normalise(t) for t in m.texts]).rate,
+            "wer_raw": error_counts(references, m.texts).rate,
             "passes": float(np.mean(m.passes)),
             "token_forwards": float(np.mean(m.token_forwards)),
             **real_time(decoder + encoder, audio),
             "by_duration": {},
         }
         if "ctc" in measured and name != "ctc":
-            fixed, broken, right = fixed_and_broken(references, measured["ctc"].texts, m.texts)
-            words = sum(len(reference.split()) for reference in references)
+            fixed, broken, right = fixed_and_broken(said, texts["ctc"], texts[name])
+            words = sum(len(reference.split()) for reference in said)
             row["fixed"], row["broken"] = fixed / max(1, words - right), broken / max(1, right)
         for low, high in DURATIONS:
             chosen = (audio >= low) & (audio < high)
@@ -291,7 +297,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.out and batch == args.batch[0]:
             write_texts(args.out, [r.id for r in ordered], {name: m.texts for name, m in measured.items()})
             seconds = list(next(iter(rows.values()))["by_duration"])[-1]
-            places = {n: (r["by_duration"][seconds]["decoder_ms"], r["wer_normalised"]) for n, r in rows.items()}
+            places = {n: (r["by_duration"][seconds]["decoder_ms"], r["wer"]) for n, r in rows.items()}
             draw_curve(args.out / "curve.png", places, list(curve), f"decoder, ms, recordings of {seconds} s")
     if args.out:
         write_json(args.out / "result.json", result)
