@@ -28,7 +28,7 @@ class EncoderSizes:
 
 
 FEW = 16  # queries for which the fused kernel is slower on a CPU than plain products
-NOTHING = torch.zeros(())
+NOTHING = torch.zeros((), device="cpu")  # also where this is first imported for a model without memory
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:

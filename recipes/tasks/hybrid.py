@@ -79,12 +79,20 @@ def is_hybrid(name: str) -> bool:
 
 
 def rebuilt(start: HybridModel, branch: BranchSizes, units: Tokenizer, dropout: float) -> HybridModel:
-    """The same encoder and decoder with a dropout, and the same branch if it is of these sizes and units."""
+    """The same encoder and decoder with a dropout, and the same branch if it is of these sizes and units.
+
+    Slot layers, of a model that has a denoiser, come along as they are: `SlotDenoiserTask` trains them.
+    """
     decoder = dataclasses.replace(start.decoder.sizes, dropout=dropout)
     model = HybridModel.create(start.encoder.sizes, branch, decoder, units, start.tokenizer)
     same = start.branch.sizes == branch and start.units.pieces == units.pieces
     for part in ("encoder", "decoder", "branch") if same else ("encoder", "decoder"):
         getattr(model, part).load_state_dict(getattr(start, part).state_dict())
+    if start.slots is not None:
+        model.denoising, model.writes_with = start.denoising, start.writes_with
+        model = model.with_slots(start.slots.sizes)
+        model.slots.load_state_dict(start.slots.state_dict())
+        model.slots.requires_grad_(False)
     return model
 
 

@@ -19,7 +19,7 @@ from recipes.data.speech_data import Share, SpeechData
 from recipes.data.store import FeatureStore, write_shard
 from recipes.data.toy import say, sentences, write_store
 from recipes.data.written_speech import WrittenBatches, silence
-from recipes.tasks.hybrid import HybridStart, HybridTask
+from recipes.tasks.hybrid import HybridStart, HybridTask, rebuilt
 from recipes.training.toy_parts import SECONDS, writing_whisper
 
 SAMPLE = Path(asr.__file__).parent / "sample.flac"
@@ -70,6 +70,18 @@ def test_a_branch_of_the_same_kind_keeps_its_weights(home):
     assert other.hop_seconds == 0.02 and other.branch.mixture is None
     kept = {name: value for name, value in other.state_dict().items() if not name.startswith("branch")}
     assert kept and all(torch.equal(value, before[name]) for name, value in kept.items())
+
+
+def test_a_denoiser_comes_along_when_the_branch_is_new(home):
+    from asr.hybrid.denoiser import SlotSizes
+
+    with_slots = HybridModel.from_pretrained(home / "model").with_slots(SlotSizes(layers=1))
+    with_slots.writes_with, with_slots.denoising = "dllm", {"max_passes": 3}
+    model = rebuilt(with_slots, BranchSizes(len(with_slots.units), layers=2, mixes=False), with_slots.units, 0.0)
+    same = dict(with_slots.slots.named_parameters())
+    assert all(torch.equal(p, same[name]) and not p.requires_grad for name, p in model.slots.named_parameters())
+    assert (model.writes_with, model.denoising, len(model.branch.layers)) == ("dllm", {"max_passes": 3}, 2)
+    assert model.branch.mixture is None and all(p.requires_grad for p in model.branch.parameters())
 
 
 def test_dropout_is_of_training_only(home):
