@@ -21,6 +21,7 @@ from pathlib import Path
 from statistics import median
 
 from asr.console.program import program
+from recipes.evaluation.figures import panels, save_png
 from recipes.evaluation.side_by_side import make_parser, table, write_json
 
 FRAME, SLOT = 0.02, 0.16  # seconds
@@ -144,13 +145,9 @@ def all_sizes(args, progress: Callable[[], object]) -> Iterator[dict]:
 
 def draw(path: Path, rows: list[dict], about: str) -> None:
     """A panel for each length of speech: the factor against the width, a line for each depth."""
-    from matplotlib.figure import Figure
-
-    from asr.audio.io import atomic_path
-
     lengths = sorted({row["seconds"] for row in rows})
-    figure = Figure(figsize=(5 * len(lengths), 4), layout="constrained")
-    for axes, seconds in zip(figure.subplots(1, len(lengths), squeeze=False)[0], lengths, strict=True):
+    figure, places = panels(len(lengths), 5, 4)
+    for axes, seconds in zip(places, lengths, strict=True):
         for layers in sorted({row["layers"] for row in rows}):
             chosen = [row for row in rows if (row["layers"], row["seconds"]) == (layers, seconds)]
             axes.plot([r["width"] for r in chosen], [r["factor"] for r in chosen], "o-", label=f"{layers} layers")
@@ -160,8 +157,7 @@ def draw(path: Path, rows: list[dict], about: str) -> None:
         axes.grid(alpha=0.3)
         axes.legend()
     figure.suptitle(about, fontsize=9)
-    with atomic_path(path) as partial:
-        figure.savefig(partial, format="png", dpi=130)
+    save_png(figure, path)
 
 
 @program

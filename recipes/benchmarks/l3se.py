@@ -36,7 +36,14 @@ from pathlib import Path
 import numpy as np
 
 from asr.console.program import program
-from recipes.evaluation.judging import RATE, hallucination_difference, make_judge, make_measures, word_scores
+from recipes.evaluation.judging import (
+    RATE,
+    hallucination_difference,
+    judging_options,
+    make_judge,
+    make_measures,
+    word_scores,
+)
 from recipes.evaluation.mixtures import Mixture, chosen_recordings, clean_mixtures, mixtures
 from recipes.evaluation.side_by_side import make_parser, peak_memory, table, timed, write_json
 
@@ -88,8 +95,13 @@ def enhancer_system(name: str) -> System:
 # -- measures ----------------------------------------------------------------------------------------------
 
 
-def judged(data: list[Mixture], heard_clean: list[str], systems: dict[str, System], judge, measures, progress) -> dict:
-    """Scores of every system on the mixtures of one condition."""
+def judged(
+    data: list[Mixture], heard_clean: list[str] | None, systems: dict[str, System], judge, measures, progress
+) -> dict:
+    """Scores of every system on the mixtures of one condition.
+
+    `heard_clean` is what the judge hears in the clean recordings; None: the first system leaves them as they are.
+    """
     rows = {}
     for name, system in systems.items():
         heard, values = [], {measure: [] for measure in measures}
@@ -99,6 +111,7 @@ def judged(data: list[Mixture], heard_clean: list[str], systems: dict[str, Syste
             for measure, function in measures.items():
                 values[measure].append(function(output, mixture.clean))
             progress()
+        heard_clean = heard_clean or heard
         rows[name] = {
             **word_scores([m.text for m in data], heard_clean, heard),
             **{measure: float(np.nanmean(v)) for measure, v in values.items()},
@@ -194,9 +207,9 @@ def run(args: argparse.Namespace) -> dict:
     result: dict = {"utterances": len(recordings), "judge": args.judge, "systems": folders, "conditions": {}}
     with tqdm(total=total, unit="file", file=sys.stderr) as bar:
         clean = list(clean_mixtures(recordings))
-        heard_clean = [judge(mixture.clean) for mixture in clean]
         rows = result["conditions"]
-        rows["clean input"] = judged(clean, heard_clean, on_clean, judge, measures, bar.update)
+        rows["clean input"] = judged(clean, None, on_clean, judge, measures, bar.update)
+        heard_clean = rows["clean input"]["clean"]["heard"]
         for snr_db, room in conditions:
             data = list(mixtures(recordings, noises, snr_db, room, args.seed))
             name = f"{snr_db:+g} dB {room}"
@@ -249,10 +262,7 @@ def main(argv: list[str] | None = None) -> int:
     option("--codec", required=True, metavar="FOLDER", help="the trained codec, with its backbone")
     option("--speech", required=True, metavar="TABLE", help="recordings with columns id, path, text")
     option("--noise", required=True, metavar="SOURCE", help="table (split dev) or folder of noise")
-    option("--judge", default="pocketsphinx", help="pocketsphinx, faster-whisper:SIZE_OR_FOLDER, transformers:NAME or "
-           "the folder of a recogniser of ours (default: pocketsphinx)")  # fmt: skip
-    option("--speaker_model", metavar="NAME", help="resemblyzer, or an x-vector model of transformers")
-    option("--count", type=int, default=40, help="utterances, spread over the table (default: 40)")
+    judging_options(option)
     option("--noise_count", type=int, default=10, help="stretches of noise alone (default: 10)")
     option("--snr", nargs="+", type=float, default=list(SNRS), help="signal-to-noise ratios in dB")
     option("--rooms", nargs="+", choices=ROOMS, default=list(ROOMS))

@@ -21,7 +21,8 @@ from pathlib import Path
 
 from asr.console.program import program
 from recipes.benchmarks.l3se import codec_system, judged
-from recipes.evaluation.judging import RESEMBLYZER, make_judge, make_measures, plain
+from recipes.evaluation.figures import panels, save_png
+from recipes.evaluation.judging import judging_options, make_judge, make_measures, plain
 from recipes.evaluation.mixtures import chosen_recordings, clean_mixtures
 from recipes.evaluation.side_by_side import make_parser, table, write_json
 
@@ -39,12 +40,8 @@ def run(args: argparse.Namespace) -> dict[str, dict]:
     systems = {RECORDINGS: lambda wave: wave} | {name: codec_system(folder) for name, folder in folders.items()}
     judge, measures = make_judge(args.judge), make_measures(args.speaker_model)
     data = list(clean_mixtures(chosen_recordings(args.speech, args.count)))
-    with tqdm(total=len(data) * (1 + len(systems)), unit="file", file=sys.stderr) as bar:
-        heard = []
-        for mixture in data:
-            heard.append(judge(mixture.clean))
-            bar.update()
-        rows = judged(data, heard, systems, judge, measures, bar.update)
+    with tqdm(total=len(data) * len(systems), unit="file", file=sys.stderr) as bar:
+        rows = judged(data, None, systems, judge, measures, bar.update)
     for row in rows.values():
         row["more"] = row["wer"] - rows[RECORDINGS]["wer"]
         row["interval"] = more_errors([m.text for m in data], rows[RECORDINGS]["heard"], row["heard"])
@@ -72,21 +69,16 @@ def format_rows(rows: dict[str, dict], about: str) -> str:
 
 def draw(path: Path, rows: dict[str, dict]) -> None:
     """A panel a score against the step that each codec is named by, with the goals as lines."""
-    from matplotlib.figure import Figure
-
-    from asr.audio.io import atomic_path
-
     steps = sorted((name for name in rows if name.isdigit()), key=int)
     scores = [s for s in ("more", "estoi", "ovrl", "speaker", "timbre") if s in rows[steps[0]]]
-    figure = Figure(figsize=(3.6 * len(scores), 3.2), layout="constrained")
-    for axes, score in zip(figure.subplots(1, len(scores), squeeze=False)[0], scores, strict=True):
+    figure, places = panels(len(scores), 3.6, 3.2)
+    for axes, score in zip(places, scores, strict=True):
         axes.plot([int(s) for s in steps], [rows[s][score] for s in steps], "o-")
         if score in GOALS:
             axes.axhline(GOALS[score], color="grey", linestyle="--")
         axes.set(title={"more": "word errors added"}.get(score, score), xlabel="step")
         axes.grid(alpha=0.3)
-    with atomic_path(path) as partial:
-        figure.savefig(partial, format="png", dpi=130)
+    save_png(figure, path)
 
 
 @program
@@ -95,14 +87,12 @@ def main(argv: list[str] | None = None) -> int:
     option = parser.add_argument
     option("speech", metavar="TABLE", help="recordings with columns id, path, text")
     option("--codecs", nargs="+", required=True, metavar="[NAME=]FOLDER", help="trained codecs, with their backbones")
-    option("--judge", default="pocketsphinx", help="pocketsphinx, faster-whisper:SIZE_OR_FOLDER, transformers:NAME or "
-           "the folder of a recogniser of ours (default: pocketsphinx)")  # fmt: skip
-    option("--speaker_model", metavar="NAME", help=f"{RESEMBLYZER}, or an x-vector model of transformers")
-    option("--count", type=int, default=40, help="utterances, spread over the table (default: 40)")
+    judging_options(option)
     option("--out", type=Path, help="folder for result.json, and for curves.png where codecs are named by steps")
     args = parser.parse_args(argv)
     try:
         rows = run(args)
+        print(format_rows(rows, f"{args.count} utterances at most, judge {args.judge}"))
         if args.out:
             write_json(args.out / "result.json", rows)
             if any(name.isdigit() for name in rows):
@@ -110,5 +100,4 @@ def main(argv: list[str] | None = None) -> int:
     except (OSError, ValueError, ImportError) as error:
         print(str(error).splitlines()[0], file=sys.stderr)
         return 1
-    print(format_rows(rows, f"{args.count} utterances at most, judge {args.judge}"))
     return 0

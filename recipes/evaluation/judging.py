@@ -13,6 +13,14 @@ RESEMBLYZER = "resemblyzer"
 Measure = Callable[[np.ndarray, np.ndarray], float]  # output and clean recording -> score
 
 
+def judging_options(option: Callable) -> None:
+    """Options of a program that judges; `option` is `ArgumentParser.add_argument`."""
+    option("--judge", default="pocketsphinx", help="pocketsphinx, faster-whisper:SIZE_OR_FOLDER, transformers:NAME or "
+           "the folder of a recogniser of ours (default: pocketsphinx)")  # fmt: skip
+    option("--speaker_model", metavar="NAME", help=f"{RESEMBLYZER}, or an x-vector model of transformers")
+    option("--count", type=int, default=40, help="utterances, spread over the table (default: 40)")
+
+
 def make_judge(name: str) -> Callable[[np.ndarray], str]:
     """What hears the recordings.
 

@@ -7,6 +7,8 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
+from recipes.evaluation.figures import panels, save_png
+
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>
 <style>body {{font: 15px sans-serif; max-width: 60em; margin: 2em auto}} svg {{max-width: 100%; height: auto}}
 td, th {{text-align: right; padding: .2em .7em}} td:first-child, th:first-child {{text-align: left}}</style>
@@ -28,14 +30,9 @@ def write_scatter(folder: Path, title: str, points: list[Point], note: str) -> N
     Raises:
         ValueError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ValueError("the plot needs matplotlib: pip install matplotlib, or leave out --out") from None
     from asr.audio.io import atomic_path
 
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.subplots()
+    figure, (axes,) = panels(1, 8, 5)
     for threads, marker in zip(sorted({p.threads for p in points}), "osD^v", strict=False):
         chosen = [p for p in points if p.threads == threads]
         across, up = [p.real_time_factor for p in chosen], [100 * p.error_rate for p in chosen]
@@ -48,8 +45,7 @@ def write_scatter(folder: Path, title: str, points: list[Point], note: str) -> N
     axes.legend()
     svg = io.StringIO()
     figure.savefig(svg, format="svg")
-    with atomic_path(folder / "scatter.png") as partial:
-        figure.savefig(partial, format="png", dpi=150)
+    save_png(figure, folder / "scatter.png", dpi=150)
     cells = [(p.label, str(p.threads), f"{p.real_time_factor:.4f}", f"{100 * p.error_rate:.2f} %") for p in points]
     page = PAGE.format(
         title=html.escape(title),
@@ -64,12 +60,7 @@ def write_scatter(folder: Path, title: str, points: list[Point], note: str) -> N
 
 def draw_curve(path: Path, places: dict[str, tuple[float, float]], curve: list[str], across: str) -> None:
     """Write a PNG of systems at (time, error rate as a fraction); a line joins those of `curve`."""
-    from matplotlib.figure import Figure
-
-    from asr.audio.io import atomic_path
-
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.subplots()
+    figure, (axes,) = panels(1, 8, 5)
     axes.plot([places[name][0] for name in curve], [100 * places[name][1] for name in curve], "o-")
     for name, (time, rate) in places.items():
         if name not in curve:
@@ -78,5 +69,4 @@ def draw_curve(path: Path, places: dict[str, tuple[float, float]], curve: list[s
     axes.set(xlabel=across, ylabel="word error rate, normalised, %")
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
-    with atomic_path(path) as partial:
-        figure.savefig(partial, format="png", dpi=130)
+    save_png(figure, path)

@@ -27,6 +27,7 @@ from asr.text.tokenizer import Tokenizer, written_text
 from recipes.data.corpora import read_sentences
 from recipes.data.speech_data import SpeechData
 from recipes.data.written_speech import WrittenBatches
+from recipes.training.optimisation import freeze
 
 COUNTED_SENTENCES = 500_000  # say well enough which tokens English needs
 
@@ -128,8 +129,7 @@ class HybridTask:
         torch.manual_seed(seed)
         self.ctc, self.rates, self.label_steps = ctc, rates or {}, label_steps
         self.model = start.model()
-        for part in frozen or []:
-            self.model.get_submodule(part).requires_grad_(False)
+        freeze(self.model, frozen)
         self.teacher = None if teacher is None else teaches(teacher, self.model)
         self.speech = WrittenBatches(data, self.model, seed, padded)
         self.train_batches, self.load = self.speech.plan, self.speech.load

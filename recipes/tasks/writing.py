@@ -19,6 +19,7 @@ from recipes.data.batching import Batch
 from recipes.data.corpora import read_sentences
 from recipes.evaluation.written import writing
 from recipes.tasks.correction import read_pairs
+from recipes.training.optimisation import freeze
 
 FORMS_FROM = 200_000  # sentences that written forms and units are counted in
 
@@ -209,8 +210,7 @@ class WritingTask:
             total = sum(map(len, data.sentences))
             sample = [s for found in data.sentences for s in found[:: max(1, total // FORMS_FROM)]]
             self.model = start.model(sample)
-        for part in frozen or []:
-            self.model.get_submodule(part).requires_grad_(False)
+        freeze(self.model, frozen)
 
     def train_batches(self, epoch: int, rank: int, world: int) -> list[Batch]:
         plans = self.data.plan(self.seed, epoch)

@@ -40,16 +40,21 @@ class MuonAndAdamW(torch.optim.Optimizer):
         return loss
 
 
+def belongs(name: str, part: str) -> bool:
+    """Whether a weight is in a part of the model, both by their dotted names."""
+    return f"{name}.".startswith(f"{part}.")
+
+
 def matrices_of(model: nn.Module, parts: list[str]) -> set[str]:
     """Names of the trained matrices in parts of a model.
 
     Raises:
         ValueError: a part has none.
     """
+    trained = [name for name, p in model.named_parameters() if p.requires_grad and p.ndim == 2]
     found: set[str] = set()
     for part in parts:
-        trained = {name for name, p in model.named_parameters() if p.requires_grad and p.ndim == 2}
-        own = {name for name in trained if f"{name}.".startswith(f"{part}.")}
+        own = {name for name in trained if belongs(name, part)}
         if not own:
             raise ValueError(f"optim.muon names {part!r}, but no matrix of that name is trained")
         found |= own

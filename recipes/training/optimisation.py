@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from recipes.training.muon import MuonAndAdamW, matrices_of
+from recipes.training.muon import MuonAndAdamW, belongs, matrices_of
 
 
 @dataclass
@@ -54,7 +54,7 @@ def parameter_groups(
     by_muon = matrices_of(model, muon)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            part = max((p for p in groups if not p or f"{name}.".startswith(f"{p}.")), key=len)
+            part = max((p for p in groups if not p or belongs(name, p)), key=len)
             groups[part][2 if name in by_muon else parameter.ndim <= 1].append(parameter)
     for part in rates:
         if not any(groups[part]):
@@ -67,8 +67,14 @@ def parameter_groups(
     ]
 
 
+def freeze(model: nn.Module, parts: Sequence[str] | None) -> None:
+    """Parts of a model stay as they are."""
+    for part in parts or ():
+        model.get_submodule(part).requires_grad_(False)
+
+
 def make_optimiser(groups: list[dict], optimisation: Optimisation) -> torch.optim.Optimizer:
-    """AdamW, or with Muon beside it where a group wants it; "share" and "muon" are for the caller to take out."""
+    """AdamW, or with Muon beside it where a group wants it; groups without "share", which the caller keeps."""
     options = {"lr": optimisation.learning_rate, "betas": tuple(optimisation.betas)}
     if any(group["muon"] for group in groups):
         return MuonAndAdamW(groups, **options)

@@ -16,6 +16,7 @@ from enhance.l3se.codec import WavCodec
 from enhance.l3se.discriminators import Discriminators, MelLoss
 from recipes.tasks.enhance import Plan
 from recipes.tasks.l3se.data import Pairs, PairTask
+from recipes.training.optimisation import freeze
 
 MEL_WEIGHT, ADVERSARIAL_WEIGHT, MATCHING_WEIGHT = 15.0, 2.0, 1.0
 
@@ -68,8 +69,7 @@ class CodecTask(PairTask):
         own = WavCodec(widths=list(backbone.widths), hop=backbone.hop, width=backbone.width, **codec)
         if start is not None:
             own = continued(own, start)
-        for part in frozen or []:
-            own.get_submodule(part).requires_grad_(False)
+        freeze(own, frozen)
         self.model = CodecTraining(own, judges)
         self.mel, self.crop = MelLoss(), int(crop_seconds * SAMPLING_RATE)
 
