@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -125,6 +126,7 @@ def _ratio(errors, reference):
     return np.divide(errors, reference, out=undefined, where=np.asarray(reference) > 0)
 
 
+@cache
 def whisper_normaliser() -> tuple[str, Callable[[str], str]]:
     """Name and function of Whisper's English normaliser (Radford et al. 2022, App. C), as in transformers.
 
@@ -138,25 +140,30 @@ def whisper_normaliser() -> tuple[str, Callable[[str], str]]:
     return name, EnglishTextNormalizer({})
 
 
+def normalised(texts: Iterable[str]) -> list[str]:
+    """Texts by Whisper's English normaliser, as word error rates compare them."""
+    return list(map(whisper_normaliser()[1], texts))
+
+
 def report(
     references: dict[str, str], hypotheses: dict[str, str], by_speaker: bool = False, worst: int = 0
 ) -> dict:
     """Everything the command line prints, as plain values; rates are fractions, null where undefined."""
     missing, extra = pair(references, hypotheses)
     ids = list(references)
-    name, normalise = whisper_normaliser()
+    name, _ = whisper_normaliser()
     raw = [references[id] for id in ids], [hypotheses.get(id, "") for id in ids]
-    normalised = [normalise(text) for text in raw[0]], [normalise(text) for text in raw[1]]
+    said, heard = map(normalised, raw)
     result = {
         "utterances": len(ids), "missing": missing, "extra": extra,
-        "scores": [_score("none", *raw), _score(name, *normalised)],
+        "scores": [_score("none", *raw), _score(name, said, heard)],
     }
-    counts = error_counts(*normalised)
+    counts = error_counts(said, heard)
     if by_speaker:
         result["speakers"] = _speakers(ids, error_counts(*raw), counts)
     order = sorted(range(len(ids)), key=lambda i: -counts.errors[i])
     result["worst"] = [
-        {"id": ids[i], "errors": int(counts.errors[i]), "alignment": _alignment(*(t[i] for t in normalised))}
+        {"id": ids[i], "errors": int(counts.errors[i]), "alignment": _alignment(said[i], heard[i])}
         for i in order[:worst]
         if counts.errors[i]
     ]

@@ -136,12 +136,11 @@ def hear(process: Process, waves: list[np.ndarray], heard: Heard) -> None:
 
 def summarise(references: list[str], seconds: np.ndarray, runs: Runs, against: list[str]) -> dict[str, dict]:
     """Error rates, speed by number of threads, durations, case and punctuation of every system, by its label."""
-    from asr.score import whisper_normaliser
+    from asr.score import normalised
     from recipes.evaluation.written import writing
 
-    _, normalise = whisper_normaliser()
     texts = {label: heard.texts for label, heard in next(iter(runs.values())).items()}
-    said, plain = normalised(references, normalise), {k: normalised(t, normalise) for k, t in texts.items()}
+    said, plain = normalised(references), {k: normalised(t) for k, t in texts.items()}
     rates, raw = error_rows(said, plain, against), error_rows(references, texts)
     return {
         label: {
@@ -163,10 +162,6 @@ def summarise(references: list[str], seconds: np.ndarray, runs: Runs, against: l
         }
         for label in texts
     }
-
-
-def normalised(texts: list[str], normalise) -> list[str]:
-    return [normalise(text) for text in texts]
 
 
 def by_duration(

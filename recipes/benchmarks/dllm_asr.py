@@ -194,12 +194,10 @@ def run(recogniser, recordings: list, systems: dict[str, Callable], batch: int) 
 
 def summarise(references: list[str], measured: dict[str, Measured], shared: dict) -> dict[str, dict]:
     """One row a system: error rates with intervals and differences, passes, speed by duration."""
-    from asr.score import error_counts, whisper_normaliser
+    from asr.score import error_counts, normalised
 
     audio, encoder = np.array(shared["audio"]), np.array(shared["encoder"])
-    normalise = whisper_normaliser()[1]
-    said = [normalise(reference) for reference in references]
-    texts = {name: [normalise(text) for text in m.texts] for name, m in measured.items()}
+    said, texts = normalised(references), {name: normalised(m.texts) for name, m in measured.items()}
     rows = error_rows(said, texts, ("ctc", "ar"))
     for name, m in measured.items():
         decoder, row = np.array(m.seconds), rows[name]

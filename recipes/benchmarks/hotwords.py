@@ -156,12 +156,11 @@ def judged(references: list[str], texts: list[str], given: list[tuple[list[str],
 
 
 def summarise(references: list[str], texts: dict[str, list[str]], arms: list[Arm], given: dict) -> dict[str, dict]:
-    from asr.score import whisper_normaliser
+    from asr.score import normalised
 
-    _, normalise = whisper_normaliser()
-    plain = {label: [normalise(text) for text in found] for label, found in texts.items()}
+    plain = {label: normalised(found) for label, found in texts.items()}
     without = [arm.label for arm in arms if arm.strength == 0]
-    rates = error_rows([normalise(text) for text in references], plain, without)
+    rates = error_rows(normalised(references), plain, without)
     for arm in arms:
         rates[arm.label] |= judged(references, texts[arm.label], given[arm.distractors])
     return rates

@@ -22,7 +22,7 @@ from pathlib import Path
 from asr.console.program import program
 from recipes.benchmarks.l3se import codec_system, judged
 from recipes.evaluation.figures import panels, save_png
-from recipes.evaluation.judging import judging_options, make_judge, make_measures, plain
+from recipes.evaluation.judging import judging_options, make_judge, make_measures
 from recipes.evaluation.mixtures import chosen_recordings, clean_mixtures
 from recipes.evaluation.side_by_side import make_parser, table, write_json
 
@@ -50,9 +50,9 @@ def run(args: argparse.Namespace) -> dict[str, dict]:
 
 def more_errors(texts: list[str], recordings: list[str], heard: list[str]) -> tuple[float, float]:
     """95 % interval of the word error rate of what was heard minus that in the recordings."""
-    from asr.score import error_counts, paired_bootstrap
+    from asr.score import error_counts, normalised, paired_bootstrap
 
-    return paired_bootstrap(*(error_counts(plain(texts), plain(found)) for found in (recordings, heard)))[:2]
+    return paired_bootstrap(*(error_counts(normalised(texts), normalised(found)) for found in (recordings, heard)))[:2]
 
 
 def format_rows(rows: dict[str, dict], about: str) -> str:

@@ -76,12 +76,6 @@ class Score(Transcribe):
 
     columns = {**Transcribe.columns, **dict.fromkeys(COUNTS, "int64")}
 
-    def __init__(self, job: Job, out: Folder):
-        from asr.score import whisper_normaliser
-
-        super().__init__(job, out)
-        _, self.normalise = whisper_normaliser()
-
     def __call__(self, rows: list[Row]) -> list[Row]:
         results = super().__call__(rows)
         for result in results:
@@ -92,9 +86,9 @@ class Score(Transcribe):
         return results
 
     def _counts(self, reference: str, hypothesis: str) -> dict[str, int]:
-        from asr.score import error_counts
+        from asr.score import error_counts, normalised
 
         raw = error_counts([reference], [hypothesis])
-        normalised = error_counts([self.normalise(reference)], [self.normalise(hypothesis)])
-        values = (raw.errors, raw.reference, normalised.errors, normalised.reference)
+        plain = error_counts(normalised([reference]), normalised([hypothesis]))
+        values = (raw.errors, raw.reference, plain.errors, plain.reference)
         return {name: int(value[0]) for name, value in zip(COUNTS, values, strict=True)}

@@ -242,18 +242,17 @@ def _add_word_errors(scores: dict, systems: dict, clips: list[Clip], recogniser,
     """Word errors and reference words of each clip; `_mean` pools them to a rate."""
     import jiwer
 
-    from asr.score import whisper_normaliser
+    from asr.score import normalised
 
-    _, normalise = whisper_normaliser()
     for number, clip in enumerate(tqdm(clips, desc="recognised", unit="clip", file=sys.stderr)):
         heard = {name: recogniser(system(clip)[0], SAMPLING_RATE).text for name, system in systems.items()}
         text = texts.get(clip.id) or texts.get(clip.speech or "")
         reference, name = (text, "wer") if text else (heard["clean"], "dwer")
-        reference = normalise(reference)
+        (reference,) = normalised([reference])
         if not reference:
             continue
-        for system, hypothesis in heard.items():
-            counts = jiwer.process_words(reference, normalise(hypothesis))
+        for system, hypothesis in zip(heard, normalised(heard.values()), strict=True):
+            counts = jiwer.process_words(reference, hypothesis)
             errors = counts.substitutions + counts.insertions + counts.deletions
             words = counts.substitutions + counts.deletions + counts.hits
             scores[system][number] |= {f"{name}_errors": errors, f"{name}_words": words}

@@ -106,9 +106,9 @@ def resemblyzer(name: str = RESEMBLYZER) -> Callable[[np.ndarray], np.ndarray]:
 
 def word_scores(texts: list[str], heard_clean: list[str], heard: list[str]) -> dict:
     """Errors against the text and against what was heard in the clean recording, by Whisper's normaliser."""
-    from asr.score import error_counts
+    from asr.score import error_counts, normalised
 
-    texts, heard_clean, heard = plain(texts), plain(heard_clean), plain(heard)
+    texts, heard_clean, heard = map(normalised, (texts, heard_clean, heard))
     against_text, against_clean = error_counts(texts, heard), error_counts(heard_clean, heard)
     words = max(1, int(against_clean.reference.sum()))
     parts = ("substitutions", "insertions", "deletions")
@@ -122,16 +122,10 @@ def word_scores(texts: list[str], heard_clean: list[str], heard: list[str]) -> d
     }
 
 
-def plain(texts: list[str]) -> list[str]:
-    from asr.score import whisper_normaliser
-
-    return list(map(whisper_normaliser()[1], texts))
-
-
 def hallucination_difference(heard_clean: list[str], first: list[str], second: list[str]) -> tuple[float, float]:
     """95 % interval of the second system's substitutions + insertions a word minus the first's."""
-    from asr.score import error_counts, paired_bootstrap
+    from asr.score import error_counts, normalised, paired_bootstrap
 
-    counts = [error_counts(plain(heard_clean), plain(heard)) for heard in (first, second)]
+    counts = [error_counts(normalised(heard_clean), normalised(heard)) for heard in (first, second)]
     counts = [dataclasses.replace(c, deletions=0 * c.deletions) for c in counts]
     return paired_bootstrap(*counts)[:2]

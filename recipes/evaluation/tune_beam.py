@@ -15,7 +15,7 @@ from tqdm import tqdm
 from asr.audio.io import atomic_path
 from asr.ctc.beam import BeamOptions, prefix_beam
 from asr.loading import load_recogniser
-from asr.score import whisper_normaliser
+from asr.score import normalised
 from recipes.data.corpora import Recording, read_table
 from recipes.evaluation.side_by_side import spread
 
@@ -35,15 +35,13 @@ def tune(
     """Decode with every pair of weight and bonus, and write the best into the model's config.json."""
     recogniser, recordings = load_recogniser(model, "cpu"), read_table(table)
     recordings = spread(recordings, limit)
-    _, normalise = whisper_normaliser()
-    outputs, references = posteriors(recogniser, recordings), [normalise(r.text) for r in recordings]
+    outputs, references = posteriors(recogniser, recordings), normalised(r.text for r in recordings)
     rates = {}
     for weight, bonus in tqdm(list(itertools.product(weights, bonuses)), unit="pair", file=sys.stderr):
         options = replace(BeamOptions(), beam_size=beam_size, lm_weight=weight, token_bonus=bonus)
         lm = recogniser.lm if weight else None
         found = [prefix_beam(output, recogniser.tokenizer, options, lm)[0].text for output in outputs]
-        texts = [normalise(text) for text in found]
-        rates[weight, bonus] = jiwer.wer(references, texts)
+        rates[weight, bonus] = jiwer.wer(references, normalised(found))
         print(f"lm_weight {weight} token_bonus {bonus}: WER {rates[weight, bonus]:.4f}", flush=True)
     weight, bonus = min(rates, key=rates.get)
     print(f"best on {len(recordings)} recordings: lm_weight {weight}, token_bonus {bonus}")

@@ -22,7 +22,7 @@ from asr.hybrid.branch import BranchSizes
 from asr.hybrid.encoder import within
 from asr.hybrid.model import HybridModel
 from asr.hybrid.start import from_whisper
-from asr.score import error_counts, whisper_normaliser
+from asr.score import error_counts, normalised
 from asr.text.tokenizer import Tokenizer, written_text
 from recipes.data.corpora import read_sentences
 from recipes.data.speech_data import SpeechData
@@ -164,7 +164,6 @@ class HybridTask:
     @torch.inference_mode()
     def validate(self, model: HybridModel) -> dict[str, float]:
         """Word error rate of the decoder and of the branch's best path, by Whisper's normaliser."""
-        _, normalise = whisper_normaliser()
         references, written, drafts = [], [], []
         device = model.branch.head.weight.device
         for batch, texts in self.speech.held_out():
@@ -173,9 +172,8 @@ class HybridTask:
             decoded = decode_greedily(model.decoder, model.decoder.remember(hidden, frames))
             written += [model.tokenizer.decode(tokens) for tokens in decoded.tokens]
             references += texts
-        said = [normalise(text) for text in references]
-        texts = {"wer": written, "wer_ctc": drafts}
-        return {name: error_counts(said, [normalise(text) for text in found]).rate for name, found in texts.items()}
+        said, texts = normalised(references), {"wer": written, "wer_ctc": drafts}
+        return {name: error_counts(said, normalised(found)).rate for name, found in texts.items()}
 
     def export(self, model: HybridModel, folder: Path) -> None:
         model.save_half(folder)

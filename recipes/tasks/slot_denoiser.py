@@ -19,7 +19,7 @@ from asr.dllm.decoder import DenoisingDecoder
 from asr.hybrid.denoiser import EMPTY, SlotSizes
 from asr.hybrid.model import HybridModel
 from asr.parts import Listened
-from asr.score import error_counts, whisper_normaliser
+from asr.score import error_counts, normalised
 from recipes.data.canvases import Corruption, adopt, collated, examples
 from recipes.data.speech_data import SpeechData
 from recipes.data.written_speech import WrittenBatches
@@ -101,7 +101,6 @@ class SlotDenoiserTask:
     @torch.inference_mode()
     def validate(self, model: HybridModel) -> dict[str, float]:
         """Word error rates of the denoiser and of its draft, by Whisper's normaliser, and passes an utterance."""
-        _, normalise = whisper_normaliser()
         decoder = DenoisingDecoder(model.denoiser, model.units)
         references, written, drafts, passes = [], [], [], []
         device = model.branch.head.weight.device
@@ -112,9 +111,9 @@ class SlotDenoiserTask:
             drafts += [model.units.decode(ctc_draft(frames).tokens) for frames in heard.posteriors]
             passes += decoded.passes.tolist()
             references += texts
-        said = [normalise(text) for text in references]
+        said = normalised(references)
         rates = {
-            name: error_counts(said, [normalise(text) for text in texts]).rate
+            name: error_counts(said, normalised(texts)).rate
             for name, texts in (("wer", written), ("wer_draft", drafts))
         }
         return {**rates, "passes": sum(passes) / max(1, len(passes))}
