@@ -102,6 +102,12 @@ class WavCodec(Part):
         """Tokens [batch, token frames, groups] -> waves [batch, samples] at 16 kHz."""
         return self.synthesise(self.quantiser.indices_to_codes(tokens), samples)
 
+    def mean_digits(self, probabilities: Tensor) -> Tensor:
+        """Digits [batch, token frames, digits] to expect of tokens [batch, token frames, groups, codes] drawn so."""
+        every = torch.arange(self.codes, device=probabilities.device)[None, :, None].expand(1, -1, self.groups)
+        digits = self.quantiser.indices_to_codes(every)[0].unflatten(-1, (self.groups, -1))
+        return torch.einsum("bngc,cgd->bngd", probabilities, digits).flatten(2)
+
     def synthesise(self, digits: Tensor, samples: int) -> Tensor:
         """Quantised digits [batch, token frames, digits] -> waves [batch, samples]."""
         return self.decoder(self.up(digits), samples)

@@ -138,15 +138,15 @@ class TokenLM(Part):
     # -- generation ----------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def generate(
+    def write(
         self,
         condition: Tensor,
         frames: int,
         temperature: float = 0.0,
         top_k: int = 0,
         generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """Write tokens [batch, frames, groups].
+    ) -> tuple[Tensor, Tensor]:
+        """Write tokens [batch, frames, groups], and the logits [batch, frames, groups, codes] they were taken from.
 
         Args:
             condition: [batch, condition frames, condition_width]; frames <= condition frames * repeat.
@@ -162,7 +162,7 @@ class TokenLM(Part):
             prefix, mask = frames, prefix_mask(frames, 0, condition.device)
             self._run(condition, use_cache=True, attention_mask=mask, **memory)
         step = self.start.expand(len(condition), 1, -1)
-        written = []
+        written, found = [], []
         for frame in range(frames):
             inputs = step if prefix else step + condition[:, frame : frame + 1]
             hidden = self._run(
@@ -172,9 +172,10 @@ class TokenLM(Part):
                 attention_mask=torch.ones(1, 1, 1, prefix + frame + 1, dtype=torch.bool, device=condition.device),
                 **memory,
             )
-            written.append(pick(self._logits(hidden), temperature, top_k, generator))
+            found.append(self._logits(hidden))
+            written.append(pick(found[-1], temperature, top_k, generator))
             step = self._embed(written[-1])
-        return torch.cat(written, 1)
+        return torch.cat(written, 1), torch.cat(found, 1)
 
 
 def prefix_mask(prefix: int, tokens: int, device: torch.device) -> Tensor:

@@ -17,6 +17,7 @@ from enhance.l3se.part import Part
 
 CONTEXT = 1 / 8  # of a chunk, on both sides
 FADE = SAMPLING_RATE // 50  # samples: 20 ms
+SHARPNESS = None
 ACTIVE_DB, FLOOR_SHARE = 25.0, 0.1
 
 
@@ -74,25 +75,34 @@ class L3SE(Part):
         return in_chunks(waves, lambda chunk: self.enhance_chunk(chunk, **options), self.longest)
 
     @torch.inference_mode()
-    def enhance_chunk(self, waves: Tensor, language_model: bool = True, **sampling) -> Tensor:
+    def enhance_chunk(
+        self, waves: Tensor, language_model: bool = True, sharpness: float | None = SHARPNESS, **sampling
+    ) -> Tensor:
         """Waves [batch, samples] no longer than those of the training -> clean speech of that shape.
 
         Args:
             language_model: without it the NI-Encoder's acoustic representation goes straight to the codec, the
                 control that shows what the language model adds.
-            sampling: `temperature`, `top_k` and `generator` of `TokenLM.generate`; greedy when not given.
+            sharpness: what is decoded is the mean of the codes under the model's distributions to this power, which
+                is closer to the speech where the model is unsure; None: the tokens it wrote, as in the paper.
+            sampling: `temperature`, `top_k` and `generator` of `TokenLM.write`; greedy when not given.
 
         Raises:
             ValueError: no language model wanted, and the encoder has no acoustic head.
         """
         samples = waves.shape[1]
-        tokens = self.tokens(waves, **sampling) if language_model else self.direct_tokens(waves)
-        return match_level(self.codec.decode(tokens, samples), waves)
+        if not language_model:
+            return match_level(self.codec.decode(self.direct_tokens(waves), samples), waves)
+        tokens, logits = self.write(waves, **sampling)
+        if sharpness is None:
+            return match_level(self.codec.decode(tokens, samples), waves)
+        digits = self.codec.mean_digits((sharpness * logits).softmax(-1))
+        return match_level(self.codec.synthesise(digits, samples), waves)
 
-    def tokens(self, waves: Tensor, **sampling) -> Tensor:
-        """Waves [batch, samples] -> tokens [batch, token frames, groups] that the language model writes."""
+    def write(self, waves: Tensor, **sampling) -> tuple[Tensor, Tensor]:
+        """Tokens that the language model writes for waves [batch, samples], and their logits; see `TokenLM.write`."""
         condition = self.encoder.condition(waves)
-        return self.language_model.generate(condition, -(-waves.shape[1] // TOKEN_HOP), **sampling)
+        return self.language_model.write(condition, -(-waves.shape[1] // TOKEN_HOP), **sampling)
 
     def direct_tokens(self, waves: Tensor) -> Tensor:
         """Waves -> tokens of the NI-Encoder's acoustic representation."""

@@ -120,6 +120,13 @@ def judged(
     return rows
 
 
+def together(cells: list[dict], texts: list[str], heard_clean: list[str]) -> dict:
+    """Word scores of every system over several conditions of the same recordings."""
+    heard = {name: [text for cell in cells for text in cell[name]["heard"]] for name in cells[0]}
+    texts, heard_clean = texts * len(cells), heard_clean * len(cells)
+    return {name: {**word_scores(texts, heard_clean, found), "heard": found} for name, found in heard.items()}
+
+
 # -- probes ------------------------------------------------------------------------------------------------
 
 
@@ -214,13 +221,15 @@ def run(args: argparse.Namespace) -> dict:
             data = list(mixtures(recordings, noises, snr_db, room, args.seed))
             name = f"{snr_db:+g} dB {room}"
             rows[name] = judged(data, heard_clean, on_noisy, judge, measures, bar.update)
+    if loud := [f"{snr_db:+g} dB {room}" for snr_db, room in conditions if snr_db <= 0]:
+        rows["all up to 0 dB"] = together([rows[name] for name in loud], [r.text for r in recordings], heard_clean)
     result["hallucination_minus_first"] = {
         condition: {
-            name: hallucination_difference(heard_clean, rows[condition][first]["heard"], rows[condition][name]["heard"])
-            for name in models
+            name: hallucination_difference(heard_clean, found[first]["heard"], found[name]["heard"])
+            for name in found
             if name != first
         }
-        for condition in rows
+        for condition, found in rows.items()
     }
     long_enough = max(model.longest for model in models.values()) / RATE, 30.0
     probe = list(mixtures(chosen_recordings(args.speech, args.count, long_enough), noises, 0.0, "dry", args.seed))

@@ -123,9 +123,13 @@ def word_scores(texts: list[str], heard_clean: list[str], heard: list[str]) -> d
 
 
 def hallucination_difference(heard_clean: list[str], first: list[str], second: list[str]) -> tuple[float, float]:
-    """95 % interval of the second system's substitutions + insertions a word minus the first's."""
+    """95 % interval of the second system's substitutions + insertions a word minus the first's.
+
+    What was heard in several conditions follows one another, each in the order of `heard_clean`.
+    """
     from asr.score import error_counts, normalised, paired_bootstrap
 
-    counts = [error_counts(normalised(heard_clean), normalised(heard)) for heard in (first, second)]
+    references = normalised(heard_clean) * (len(first) // len(heard_clean))
+    counts = [error_counts(references, normalised(heard)) for heard in (first, second)]
     counts = [dataclasses.replace(c, deletions=0 * c.deletions) for c in counts]
     return paired_bootstrap(*counts)[:2]

@@ -261,21 +261,23 @@ def test_a_prefix_frame_has_the_position_of_its_token(language_model):
 def test_generation_with_a_cache_is_the_likeliest_token_of_the_whole_pass(language_model):
     language_model.eval()
     condition = torch.randn(2, 6, 12)
-    tokens = language_model.generate(condition, 11)
+    tokens, logits = language_model.write(condition, 11)
     assert tokens.shape == (2, 11, 2)
-    assert torch.equal(language_model(condition, tokens).argmax(-1), tokens)
+    whole = language_model(condition, tokens)
+    assert torch.equal(whole.argmax(-1), tokens)
+    torch.testing.assert_close(logits, whole, atol=1e-4, rtol=1e-4)
 
 
 def test_sampling_repeats_with_its_seed_and_keeps_to_the_top(language_model):
     language_model.eval()
     condition = torch.randn(1, 20, 12)
     drawn = [
-        language_model.generate(condition, 40, temperature=2.0, generator=torch.Generator().manual_seed(seed))
+        language_model.write(condition, 40, temperature=2.0, generator=torch.Generator().manual_seed(seed))[0]
         for seed in (0, 0, 1)
     ]
     assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
-    only_best = language_model.generate(condition, 40, temperature=2.0, top_k=1)
-    assert torch.equal(only_best, language_model.generate(condition, 40))
+    only_best, _ = language_model.write(condition, 40, temperature=2.0, top_k=1)
+    assert torch.equal(only_best, language_model.write(condition, 40)[0])
 
 
 def test_unknown_conditioning_is_refused():

@@ -57,7 +57,18 @@ def test_without_the_language_model_the_tokens_are_those_of_the_encoder(system, 
     direct = system.direct_tokens(wave)
     own = system.codec.encode(system.encoder(wave)[0]["acoustic"])
     assert torch.equal(direct, own)
-    assert not torch.equal(system.tokens(wave), direct[:, :16])
+    assert not torch.equal(system.write(wave)[0], direct[:, :16])
+
+
+def test_the_mean_of_sharp_distributions_is_what_the_tokens_say(system, hum):
+    wave = torch.from_numpy(hum(5000))
+    tokens, logits = system.write(wave)
+    digits = system.codec.mean_digits((1e6 * logits).softmax(-1))
+    torch.testing.assert_close(digits, system.codec.quantiser.indices_to_codes(tokens))
+    torch.testing.assert_close(system.enhance(wave, sharpness=1e6), system.enhance(wave, sharpness=None))
+    even = torch.full_like(logits, 1 / system.codec.codes)
+    assert system.codec.mean_digits(even).std(dim=1).max() < 1e-6  # the same wherever nothing is known
+    assert not torch.allclose(system.enhance(wave, sharpness=1.0), system.enhance(wave, sharpness=None))
 
 
 def test_chunks_of_a_local_function_join_without_seams(hum):

@@ -271,7 +271,7 @@ def test_benchmark_has_every_condition_control_and_probe(trained, home, monkeypa
     assert l3se.main([*arguments, "--count", "2", "--noise_count", "1", "--snr", "-5", "5"]) == 0
     result = json.loads((home / "benchmark" / "result.json").read_text())
     grid = ["-5 dB dry", "+5 dB dry", "-5 dB reverberant", "+5 dB reverberant"]
-    assert list(result["conditions"]) == ["clean input", *grid]
+    assert list(result["conditions"]) == ["clean input", *grid, "all up to 0 dB"]
     assert list(result["conditions"]["clean input"]) == ["clean", "codec", "joint", "twin", "joint, no LM"]
     noisy = result["conditions"]["-5 dB dry"]
     assert list(noisy) == ["noisy", "adaptcrn", "joint", "twin", "joint, no LM"]
@@ -280,6 +280,9 @@ def test_benchmark_has_every_condition_control_and_probe(trained, home, monkeypa
     assert noisy["noisy"]["halluc"] == pytest.approx(noisy["noisy"]["dwer"])
     assert result["conditions"]["clean input"]["clean"]["dwer"] == 0
     assert result["hallucination_minus_first"]["-5 dB dry"]["twin"] == [0.0, 0.0]
+    cells = [result["conditions"][f"-5 dB {room}"]["noisy"]["dwer"] for room in ("dry", "reverberant")]
+    assert result["conditions"]["all up to 0 dB"]["noisy"]["dwer"] == pytest.approx(sum(cells) / 2)
+    assert result["hallucination_minus_first"]["all up to 0 dB"]["noisy"][0] >= 0
     assert set(result["log_likelihood"]["joint"]) == {"own", "shuffled", "drop", "utterances"}
     assert result["words_a_second_in_noise"]["noisy"] == pytest.approx(7 / 6)
     assert result["cost"]["joint"]["rtf"] > 0 and "halluc" in capsys.readouterr().out
