@@ -17,7 +17,6 @@ from enhance.l3se.part import Part
 
 CONTEXT = 1 / 8  # of a chunk, on both sides
 FADE = SAMPLING_RATE // 50  # samples: 20 ms
-SHARPNESS = None
 ACTIVE_DB, FLOOR_SHARE = 25.0, 0.1
 
 
@@ -76,7 +75,7 @@ class L3SE(Part):
 
     @torch.inference_mode()
     def enhance_chunk(
-        self, waves: Tensor, language_model: bool = True, sharpness: float | None = SHARPNESS, **sampling
+        self, waves: Tensor, language_model: bool = True, sharpness: float | None = None, **sampling
     ) -> Tensor:
         """Waves [batch, samples] no longer than those of the training -> clean speech of that shape.
 
@@ -90,14 +89,13 @@ class L3SE(Part):
         Raises:
             ValueError: no language model wanted, and the encoder has no acoustic head.
         """
-        samples = waves.shape[1]
-        if not language_model:
-            return match_level(self.codec.decode(self.direct_tokens(waves), samples), waves)
-        tokens, logits = self.write(waves, **sampling)
-        if sharpness is None:
-            return match_level(self.codec.decode(tokens, samples), waves)
-        digits = self.codec.mean_digits((sharpness * logits).softmax(-1))
-        return match_level(self.codec.synthesise(digits, samples), waves)
+        tokens, logits = self.write(waves, **sampling) if language_model else (self.direct_tokens(waves), None)
+        if logits is None or sharpness is None:
+            speech = self.codec.decode(tokens, waves.shape[1])
+        else:
+            digits = self.codec.mean_digits((sharpness * logits).softmax(-1))
+            speech = self.codec.synthesise(digits, waves.shape[1])
+        return match_level(speech, waves)
 
     def write(self, waves: Tensor, **sampling) -> tuple[Tensor, Tensor]:
         """Tokens that the language model writes for waves [batch, samples], and their logits; see `TokenLM.write`."""

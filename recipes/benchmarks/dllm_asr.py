@@ -193,7 +193,7 @@ def run(recogniser, recordings: list, systems: dict[str, Callable], batch: int) 
 
 
 def summarise(references: list[str], measured: dict[str, Measured], shared: dict) -> dict[str, dict]:
-    """One row a system: error rates with intervals and differences, passes, speed by duration."""
+    """One row a system: normalised error rates with intervals and differences, passes, speed by duration."""
     from asr.score import error_counts, normalised
 
     audio, encoder = np.array(shared["audio"]), np.array(shared["encoder"])
@@ -205,7 +205,8 @@ def summarise(references: list[str], measured: dict[str, Measured], shared: dict
             "wer_raw": error_counts(references, m.texts).rate,
             "passes": float(np.mean(m.passes)),
             "token_forwards": float(np.mean(m.token_forwards)),
-            **real_time(decoder + encoder, audio), "by_duration": {},
+            **real_time(decoder + encoder, audio),
+            "by_duration": {},
         }
         if "ctc" in measured and name != "ctc":
             fixed, broken, right = fixed_and_broken(said, texts["ctc"], texts[name])
