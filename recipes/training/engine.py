@@ -33,6 +33,7 @@ from tqdm import tqdm
 
 from asr.audio.io import atomic_path
 from asr.console.program import UsageError
+from recipes.training.loading import loaded
 from recipes.training.memory import keep_freed_memory
 from recipes.training.optimisation import Optimisation, make_optimiser, moving_average, parameter_groups
 from recipes.training.settings import TrainerConfig
@@ -184,17 +185,17 @@ class Trainer:
                 raise ValueError(
                     "the data set gives no batch: it is empty, or every utterance is outside the length limits"
                 )
-            while self.position < len(plans):
-                plan = plans[self.position]
+            for batch in loaded(plans[self.position :], self.task.load, self.config.workers):
                 self.position += 1
-                yield self.task.load(plan)
+                yield batch
             self.epoch, self.position = self.epoch + 1, 0
 
     def _train_step(self, batch: dict[str, Tensor]) -> dict[str, float]:
         rate = self.optimisation.learning_rate * self.optimisation.rate(self.step, self.config.steps)
         for group, share in zip(self.optimiser.param_groups, self._shares, strict=True):
             group["lr"] = share * rate
-        batch = {k: v.to(self.accelerator.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+        device = self.accelerator.device
+        batch = {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
         batch["step"] = self.step
         self.model.train()
         with self.accelerator.accumulate(self.model):

@@ -20,6 +20,7 @@ class TrainerConfig:
     checkpoint_every: int = 500
     seed: int = 0
     threads: int | None = None  # torch threads on a CPU
+    workers: int = 0  # processes that make batches ahead; 4 to 8 keep a GPU busy
     compile: tuple[str, ...] = ()  # parts of the model to run through torch.compile, "encoder" for one; pays on GPUs
     progress: bool = True
     shard: bool = False  # split weights and optimiser states over the processes (FSDP2); without `average`
@@ -30,5 +31,7 @@ class TrainerConfig:
             whole = isinstance(value, int) and not isinstance(value, bool)
             if not (whole and value >= 1) and not (name == "threads" and value is None):
                 raise UsageError(f"trainer.{name} is {value!r}; it must be a whole number of at least 1")
+        if not isinstance(self.workers, int) or self.workers < 0:
+            raise UsageError(f"trainer.workers is {self.workers!r}; it must be a whole number, 0 for none")
         if self.precision not in PRECISIONS:
             raise UsageError(f"trainer.precision is {self.precision!r}; choose one of {', '.join(PRECISIONS)}")

@@ -53,6 +53,12 @@ def test_interrupted_run_gives_the_losses_of_an_uninterrupted_one(tmp_path, muon
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
+def test_workers_make_the_batches_that_the_process_itself_makes(tmp_path):
+    for name, workers in (("alone", 0), ("helped", 2)):
+        trainer(tmp_path / name, 12, workers=workers).fit()
+    assert losses(tmp_path / "helped") == losses(tmp_path / "alone")
+
+
 def test_training_lowers_the_loss_and_exports_a_model(tmp_path):
     trainer(tmp_path / "run", 40).fit()
     values = losses(tmp_path / "run")
