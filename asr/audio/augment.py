@@ -15,7 +15,7 @@ import numpy as np
 import scipy.signal
 import soundfile
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from asr.audio.features import SAMPLING_RATE
 
@@ -232,6 +232,30 @@ class SpecAugment:
             features[start : start + width] = 0
             left -= width
         return features
+
+
+@dataclass
+class Warp:
+    """Another tempo and another vocal tract for log-mel features, by interpolation over frames and over bands.
+
+    What a waveform would need minutes for, and enough for a recogniser: vocal tract length perturbation (Jaitly and
+    Hinton 2013) with the bands' own scale as the warped axis.
+    """
+
+    tempo: float = 0.15  # up to so much faster or slower
+    tract: float = 0.1
+    probability: float = 0.6
+
+    def __call__(self, features: Tensor, rng: np.random.Generator) -> Tensor:
+        """features [frames, mel] -> [frames / tempo, mel]; as they are where the draw says so."""
+        if rng.random() >= self.probability:
+            return features
+        frames, bands = features.shape
+        length = max(1, round(frames / (1 + rng.uniform(-self.tempo, self.tempo))))
+        stretched = nn.functional.interpolate(features.T[None], size=length, mode="linear", align_corners=False)[0]
+        place = (torch.arange(bands) * (1 + rng.uniform(-self.tract, self.tract))).clamp(max=bands - 1)
+        low, high = place.floor().long(), place.ceil().long()
+        return torch.lerp(stretched[low], stretched[high], (place - low)[:, None]).T
 
 
 def recorded_speech_chain(noises: Sequence[np.ndarray] = (), strength: float = 1.0) -> Chain:

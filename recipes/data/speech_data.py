@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from asr.audio.augment import SpecAugment, seeded
+from asr.audio.augment import SpecAugment, Warp, seeded
 from asr.text.tokenizer import Tokenizer
 from recipes.data.batching import Batch, Source, plan_epoch
 from recipes.data.store import FeatureStore
@@ -44,6 +44,7 @@ class SpeechData:
     longest: float = 20.0
     stages: list[Stage] = field(default_factory=list)
     spec_augment: SpecAugment = field(default_factory=SpecAugment)
+    warp: Warp | None = None  # of stored Whisper features
     validation_utterances: int | None = None
 
 

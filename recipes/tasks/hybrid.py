@@ -135,6 +135,8 @@ class HybridTask:
         self.train_batches, self.load = self.speech.plan, self.speech.load
         if label_steps and not self.speech.has_labels():
             raise ValueError(f"label_steps is {label_steps}, but no store has times of words: recipes.prepare --align")
+        if label_steps and data.warp is not None and data.warp.probability:
+            raise ValueError(f"label_steps is {label_steps}: labels of frames go with data.warp.probability=0 only")
 
     def loss(self, model: HybridModel, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         hidden, frames, log_probabilities, steps = model(batch["features"], batch["lengths"])

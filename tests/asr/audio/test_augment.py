@@ -80,3 +80,18 @@ def test_spec_augment_masks_no_more_than_its_share():
     assert (features == 1).all()
     bands = augment.SpecAugment(frequency_masks=1, frequency_width=20, time_masks=0)(features, seeded(4))
     assert 0 < (bands == 0).all(0).sum() <= 20
+
+
+def test_warp_changes_tempo_and_tract_and_keeps_what_it_is_told_to():
+    features = torch.zeros(200, 80)
+    features[100, 20] = 1.0  # one sound, in the middle, in a low band
+    lengths, bands = set(), set()
+    for seed in range(40):
+        warped = augment.Warp(tempo=0.2, tract=0.15, probability=1.0)(features, seeded(seed))
+        frame, band = divmod(int(warped.argmax()), 80)
+        assert 200 / 1.2 - 1 <= len(warped) <= 200 / 0.8 + 1 and warped.shape[1] == 80
+        assert abs(frame / len(warped) - 0.5) < 0.01  # in the middle still
+        lengths.add(len(warped))
+        bands.add(band)
+    assert len(lengths) > 20 and {min(bands), max(bands)} <= set(range(17, 25)) and len(bands) > 2
+    assert augment.Warp(probability=0.0)(features, seeded(1)) is features
