@@ -33,6 +33,7 @@ from tqdm import tqdm
 
 from asr.audio.io import atomic_path
 from asr.console.program import UsageError
+from recipes.training.duration import Duration
 from recipes.training.loading import loaded
 from recipes.training.memory import keep_freed_memory
 from recipes.training.optimisation import Optimisation, make_optimiser, moving_average, parameter_groups
@@ -83,7 +84,7 @@ def kept_names(model: nn.Module) -> set[str]:
 
 
 class Trainer:
-    """Runs a task for a number of optimiser steps; see the module docstring."""
+    """Runs a task for a number of optimiser steps, or of minutes; see the module docstring."""
 
     def __init__(self, task: Task, config: TrainerConfig, optimisation: Optimisation, folder: str | Path):
         if config.threads:
@@ -98,6 +99,7 @@ class Trainer:
             gradient_accumulation_steps=config.accumulation,
         )
         self.step, self.epoch, self.position = 0, 0, 0
+        self.duration, self.steps = Duration(config), config.steps
         if config.compile:
             from torch._inductor import config as inductor
 
@@ -131,15 +133,17 @@ class Trainer:
     # -- the loop ------------------------------------------------------------------------------------------
 
     def fit(self) -> dict[str, float]:
-        """Train to the configured number of steps and return the last validation metrics."""
+        """Train for the configured number of steps or minutes and return the last validation metrics."""
         config = self.config
         self.folder.mkdir(parents=True, exist_ok=True)
         self._seed(config.seed)
+        self.duration.start()
         if (self.folder / "last.pt").exists():
             self._load_checkpoint()
-        self._say(f"seed {config.seed}, {self._describe()}, from step {self.step} to {config.steps}")
+        self.steps = self.duration.steps(self.step)
+        self._say(f"seed {config.seed}, {self._describe()}, from step {self.step} {self.duration}")
         bar = tqdm(
-            total=config.steps,
+            total=config.steps if config.minutes is None else None,
             initial=self.step,
             disable=not (config.progress and self._main()),
             unit="step",
@@ -165,7 +169,7 @@ class Trainer:
                 self._log("train", logs)
                 bar.set_postfix({k: f"{v:.3g}" for k, v in logs.items() if k in ("loss", "speed")})
                 sums, started, seconds = {}, time.perf_counter(), 0.0
-            last = self.step >= config.steps
+            last = self.step >= self.steps
             if last or self.step % config.validate_every == 0:
                 metrics = self._validate()
                 started = time.perf_counter()
@@ -179,7 +183,7 @@ class Trainer:
     def _batches(self) -> Iterator[dict[str, Tensor]]:
         """Batches from the current epoch and position onwards."""
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
-        while self.step < self.config.steps:
+        while self.step < self.steps:
             plans = self.task.train_batches(self.epoch, rank, world)
             if not plans:
                 raise ValueError(
@@ -191,7 +195,7 @@ class Trainer:
             self.epoch, self.position = self.epoch + 1, 0
 
     def _train_step(self, batch: dict[str, Tensor]) -> dict[str, float]:
-        rate = self.optimisation.learning_rate * self.optimisation.rate(self.step, self.config.steps)
+        rate = self.optimisation.learning_rate * self.optimisation.rate(self.step, self.steps)
         for group, share in zip(self.optimiser.param_groups, self._shares, strict=True):
             group["lr"] = share * rate
         device = self.accelerator.device
@@ -212,6 +216,7 @@ class Trainer:
             self.optimiser.zero_grad()
         if self.accelerator.sync_gradients:
             self.step += 1
+            self.steps = self.duration.steps(self.step)
             if self.average is not None:
                 self.average.update_parameters(self._bare())
         return {"loss": float(loss.detach()), **logs}
@@ -252,6 +257,7 @@ class Trainer:
                 "average": None if self.average is None else self.average.state_dict(),
                 "optimiser": optimiser,
                 "step": self.step,
+                "seconds": self.duration.seconds(),
                 "epoch": self.epoch,
                 "position": self.position,
                 "random": random_states,
@@ -274,6 +280,7 @@ class Trainer:
         parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
         self.optimiser.load_state_dict(split_optimiser_state(state["optimiser"], parameters))
         self.step, self.epoch, self.position = state["step"], state["epoch"], state["position"]
+        self.duration.before = state.get("seconds", 0.0)
         states = state["random"]
         if len(states) != self.accelerator.num_processes:
             self._say(

@@ -12,6 +12,7 @@ PRECISIONS = ("no", "bf16", "fp16")
 @dataclass
 class TrainerConfig:
     steps: int = 1000  # optimiser steps
+    minutes: float | None = None  # of training, instead of steps; rates then follow the share that has passed
     accumulation: int = 1  # batches per optimiser step
     precision: str = "no"  # "no", "bf16" or "fp16", as Accelerate names them
     average: float = 0.999  # decay of the exponential moving average of the weights; 0 switches it off
@@ -31,6 +32,8 @@ class TrainerConfig:
             whole = isinstance(value, int) and not isinstance(value, bool)
             if not (whole and value >= 1) and not (name == "threads" and value is None):
                 raise UsageError(f"trainer.{name} is {value!r}; it must be a whole number of at least 1")
+        if self.minutes is not None and not (isinstance(self.minutes, (int, float)) and self.minutes > 0):
+            raise UsageError(f"trainer.minutes is {self.minutes!r}; it must be above 0, or null to train for steps")
         if not isinstance(self.workers, int) or self.workers < 0:
             raise UsageError(f"trainer.workers is {self.workers!r}; it must be a whole number, 0 for none")
         if self.precision not in PRECISIONS:

@@ -136,6 +136,44 @@ def test_parts_of_a_model_learn_at_their_own_rates():
         parameter_groups(model, {"decoder": 0.1}, 0.01)
 
 
+def test_minutes_end_a_run_with_its_schedule_and_count_on_after_a_pause(tmp_path, monkeypatch):
+    """On a clock that a step moves by ten seconds: two minutes are twelve steps, in one go or in two."""
+    now = [1000.0]
+
+    def clock():
+        now[0] += 1e-6
+        return now[0]
+
+    monkeypatch.setattr("recipes.training.duration.time.perf_counter", clock)
+
+    def run(folder, minutes):
+        made = trainer(folder, 3, minutes=minutes)
+        step = made._train_step
+
+        def ten_seconds(batch):
+            now[0] += 10
+            return step(batch)
+
+        made._train_step = ten_seconds
+        made.fit()
+        now[0] += 5000
+        return made.step
+
+    assert run(tmp_path / "whole", 2) == 12
+    lines = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
+    rates = [line["rate"] / 3e-3 for line in lines if line["split"] == "train"]
+    left = 1 - np.arange(12) / 12  # of the time, when a rate is chosen; the first four steps warm up
+    assert rates[4:] == pytest.approx(list(np.minimum(1, left / 0.3)[4:]), abs=1e-3)
+    assert (tmp_path / "whole" / "model").is_dir()
+    assert run(tmp_path / "parts", 1) == 6 and run(tmp_path / "parts", 2) == 12
+
+
+@pytest.mark.parametrize("minutes", [0, -1, "abc"])
+def test_minutes_must_be_above_zero(minutes):
+    with pytest.raises(ValueError, match="trainer.minutes is .*above 0"):
+        TrainerConfig(minutes=minutes)
+
+
 @pytest.mark.parametrize("steps", [0, -1, "abc", 1.5, True, None])
 def test_steps_must_be_a_whole_number(steps):
     with pytest.raises(ValueError, match="trainer.steps is .*whole number of at least 1"):
