@@ -13,6 +13,7 @@ from asr.audio.augment import SpecAugment, Warp, seeded
 from asr.text.tokenizer import Tokenizer
 from recipes.data.batching import Batch, Source, plan_epoch
 from recipes.data.store import FeatureStore
+from recipes.data.stored_noise import StoredNoise
 
 
 @dataclass
@@ -45,6 +46,7 @@ class SpeechData:
     stages: list[Stage] = field(default_factory=list)
     spec_augment: SpecAugment = field(default_factory=SpecAugment)
     warp: Warp | None = None  # of stored Whisper features
+    noise: StoredNoise | None = None  # likewise
     validation_utterances: int | None = None
 
 

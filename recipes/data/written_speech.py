@@ -80,8 +80,8 @@ class WrittenBatches(SpeechBatches):
         ]
         units, unit_lengths = pad([self.tokenizer.encode(text) for text in texts])
         inputs, wanted = teacher_forced([self.text.encode(text) for text in texts])
-        if self.data.warp is not None:
-            features = [self.data.warp(f, rng) for f in features]
+        for change in filter(None, (self.data.warp, self.data.noise)):
+            features = [change(f, rng) for f in features]
         heard = self._heard([self._masked(f, rng) if masks else f for f in features])
         return {
             **heard, "units": units, "unit_lengths": unit_lengths, "labels": pad(labels, IGNORED)[0],
