@@ -17,6 +17,7 @@ from enhance.metric_discriminator import MetricDiscriminator, check_metric, scal
 from enhance.mixing import Mixer, MixtureConfig, list_recordings
 from enhance.networks.bands import magnitude
 from enhance.networks.enhancer import Enhancer
+from enhance.perceptual import disturbance
 from recipes.data.pairs import PairStore
 from recipes.evaluation.evaluate_enhance import find_clips, paired_files, spread
 
@@ -46,14 +47,24 @@ class MixedPairs:
     Args:
         speech, noise: tables or folders of recordings (`enhance.mixing.list_recordings`).
         size: pairs an epoch.
+        rooms: the same of measured room responses.
     """
 
     mixer_of: type[Mixer] = Mixer
 
-    def __init__(self, speech: list[str], noise: list[str], size: int, mixture: MixtureConfig | None = None):
+    def __init__(
+        self,
+        speech: list[str],
+        noise: list[str],
+        size: int,
+        mixture: MixtureConfig | None = None,
+        rooms: list[str] | None = None,
+    ):
         files = list_recordings(speech, "clean"), list_recordings(noise, "noise")
-        self.mixer = self.mixer_of(*files, mixture) if mixture else self.mixer_of(*files)
-        self.size = size
+        options = {"config": mixture} if mixture else {}
+        if rooms:
+            options["rooms"] = list_recordings(rooms, "room")
+        self.mixer, self.size = self.mixer_of(*files, **options), size
 
     def pair(self, number: int, epoch: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         return self.mixer.pair(seeded(seed, epoch, number))
@@ -118,6 +129,7 @@ class EnhanceTask:
         validation_clips: pairs to validate on, spread evenly; all when None.
         init: model folder or hub id of the same architecture whose weights start the training.
         metric: also train towards a metric; null leaves that out.
+        perceptual: weight in the loss of what PESQ's model of hearing finds disturbed (`enhance.perceptual`).
 
     Raises:
         ValueError, ImportError: a metric that is not known or not installed.
@@ -133,9 +145,10 @@ class EnhanceTask:
         validation_clips: int | None = 40,
         init: str | None = None,
         metric: MetricTerm | None = None,
+        perceptual: float = 0.0,
     ):
         torch.manual_seed(seed)
-        self.model = create(model)
+        self.model, self.perceptual = create(model), perceptual
         if init:
             self.model.load_state_dict(load_enhancer(init).state_dict())
         self.metric = metric
@@ -165,6 +178,9 @@ class EnhanceTask:
             wave = istft(torch.view_as_complex(estimate), clean.shape[-1])
             reference = spectrum(clean)
             loss, parts = enhancement_loss(estimate, reference, wave, clean)
+            if self.perceptual:
+                parts["disturbance"] = disturbance(wave, clean).mean()
+                loss = loss + self.perceptual * parts["disturbance"]
             if self.metric:
                 scores = scaled_scores(self.metric.metric, wave.detach(), clean)
                 magnitudes = (magnitude(s) ** COMPRESSION for s in (reference, estimate))

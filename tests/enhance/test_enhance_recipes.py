@@ -66,6 +66,22 @@ def test_pairs_mixed_on_the_fly_change_with_the_epoch(pairs):
     np.testing.assert_array_equal(source.pair(1, 0, 0), source.pair(1, 0, 0))
 
 
+def test_pairs_on_the_fly_hear_measured_rooms(pairs):
+    from enhance.mixing import MixtureConfig
+
+    always = MixtureConfig(seconds=0.5, room_probability=1.0, measured_room_share=1.0)
+    folders = [str(pairs / "clean")], [str(pairs / "noisy")]
+    measured = MixedPairs(*folders, size=4, mixture=always, rooms=[str(pairs / "noisy")])
+    assert not np.array_equal(measured.pair(0, 0, 0), MixedPairs(*folders, size=4, mixture=always).pair(0, 0, 0))
+
+
+def test_a_perceptual_term_is_part_of_the_loss(pairs):
+    plain, perceptual = (task(pairs, perceptual=weight) for weight in (0.0, 0.5))
+    batch = plain.load(plain.train_batches(0, 0, 1)[0])
+    (loss, _), (more, parts) = (t.loss(t.model.train(), batch) for t in (plain, perceptual))
+    assert float(more.detach()) == pytest.approx(float(loss.detach()) + 0.5 * parts["disturbance"], rel=1e-4)
+
+
 def test_training_lowers_the_loss(pairs):
     trained = task(pairs)
     batch = trained.load(trained.train_batches(0, 0, 1)[0])
