@@ -71,11 +71,11 @@ def whisper_log_mel(wave: Tensor, num_mels: int = 80) -> Tensor:
     """Whisper's features (Radford et al. 2022, arXiv 2212.04356, Sec. 2.2) of a wave at its own length.
 
     Args:
-        wave: [samples] at 16 kHz, full scale 1.
+        wave: [samples] at 16 kHz, full scale 1; or waves of one length, [batch, samples].
         num_mels: mel bands between 0 and 8000 Hz.
 
     Returns:
-        [samples // 160, num_mels]; the loudest value sets the floor 8 powers of ten below.
+        [samples // 160, num_mels] of each; its loudest value sets the floor 8 powers of ten below.
     """
     window = _window("hann", 400).to(wave.device)
     pad = "reflect" if wave.shape[-1] > 200 else "constant"  # there is too little to reflect
@@ -83,7 +83,7 @@ def whisper_log_mel(wave: Tensor, num_mels: int = 80) -> Tensor:
     spectrum = spectrum[..., :-1] if spectrum.shape[-1] > 1 else spectrum
     power = spectrum.real.square() + spectrum.imag.square()
     mel = (power.transpose(-1, -2) @ _whisper_filters(num_mels).to(wave.device)).clamp(min=1e-10).log10()
-    return (torch.maximum(mel, mel.max() - 8.0) + 4.0) / 4.0
+    return (torch.maximum(mel, mel.amax((-2, -1), keepdim=True) - 8.0) + 4.0) / 4.0
 
 
 def normalise(features: Tensor) -> Tensor:

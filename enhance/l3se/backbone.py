@@ -178,6 +178,8 @@ class WhisperBackbone(Backbone):
         """Log-mel [batch, 2 * frames, mel], each of its own stretch; zeros after the end of a wave."""
         waves = F.pad(waves.float(), (0, max(0, max(frames) * self.hop - waves.shape[1])))
         with torch.autocast(waves.device.type, enabled=False):
+            if len(set(frames)) == 1:  # as in training: one call, where a GPU would wait for many small ones
+                return whisper_log_mel(waves[:, : frames[0] * self.hop], self.encoder.sizes.mels)
             rows = [
                 whisper_log_mel(row[: count * self.hop], self.encoder.sizes.mels)
                 for row, count in zip(waves, frames, strict=True)

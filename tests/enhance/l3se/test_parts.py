@@ -88,6 +88,15 @@ def test_padding_does_not_change_a_representation(backbone):
         torch.testing.assert_close(many[1:, : frames[1]], one, atol=1e-4, rtol=1e-3)
 
 
+def test_waves_of_one_length_are_heard_as_each_alone():
+    """They take one call for all; the loud one must not set the floor of the quiet one."""
+    backbone = WhisperBackbone(WHISPER).eval()
+    waves = torch.randn(3, 6400) * torch.tensor([[1.0], [1e-4], [0.1]])
+    together, alone = backbone(waves)[0], [backbone(wave[None])[0] for wave in waves]
+    for layer, states in enumerate(together):
+        torch.testing.assert_close(states, torch.cat([one[layer] for one in alone]), atol=1e-4, rtol=1e-4)
+
+
 def test_backbone_round_trip(backbone, tmp_path):
     backbone.save_pretrained(tmp_path)
     wave = torch.randn(1, 5000)
