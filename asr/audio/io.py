@@ -155,10 +155,12 @@ def duration(source: Source) -> float | None:
     """Seconds as promised by the header, None when that takes decoding (or the file is no good)."""
     import av
 
+    from asr.audio.pyav import open_container
+
     if not isinstance(source, (str, os.PathLike)) or not os.path.isfile(source):  # a pipe can be read only once
         return None
     try:
-        with open(source, "rb") as file, av.open(file, metadata_errors="replace") as container:
+        with open(source, "rb") as file, open_container(file) as container:
             return container.duration / av.time_base if container.duration and container.streams.audio else None
     except (av.FFmpegError, OSError):
         return None

@@ -10,6 +10,7 @@ from itertools import islice
 
 import av
 
+from asr.audio.pyav import open_container
 from asr.audio.views import Spliced, View
 
 ATOMS = frozenset(b"ftyp styp moov moof mdat mfra sidx ssix free skip wide udta uuid meta pdin emsg prft".split())
@@ -101,7 +102,7 @@ def _next(view: View, start: int) -> int:
 def _first_refused(view: View, start: int = 0) -> int | None:
     """Position of the first packet, from `start` on, where the decoder begins to refuse; None: it takes them all."""
     try:
-        with av.open(view.again(), metadata_errors="replace") as container:
+        with open_container(view.again()) as container:
             stream = container.streams.best("audio")
             packets = ((p.pos, _is_refused(p)) for p in container.demux(stream) if p.size and (p.pos or 0) >= start)
             run: list[tuple[int, bool]] = list(islice(packets, RUN))

@@ -19,6 +19,7 @@ from asr.audio.containers import (
     mp3_seconds,
 )
 from asr.audio.framing import Hole, framing_of
+from asr.audio.pyav import open_container
 from asr.audio.views import View
 
 # Streams without times: the time of a packet is what was before it, so lost bytes would make all after them early.
@@ -80,12 +81,12 @@ class Part:
 
     def __init__(self, view: View, track: int | None = None):
         self.view, self.share = view, view.share
-        self.container = av.open(view, options=CLOSED, metadata_errors="replace")
+        self.container = open_container(view, options=CLOSED)
         self.format = self.container.format.name.split(",")[0]
         self.framing = framing_of(view, self.format)
         if self.framing and self.framing.holes:
             frames = self.framing.spliced(view)
-            self.container = av.open(frames, format=self.format, options=CLOSED, metadata_errors="replace")
+            self.container = open_container(frames, format=self.format, options=CLOSED)
         streams = self.container.streams.audio
         if not streams:
             others = "only video" if self.container.streams.video else "no audio track"
