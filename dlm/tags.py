@@ -10,6 +10,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from asr.text.written import TITLES, pieces, plain
 
@@ -70,6 +71,7 @@ def _mark(gap: str, goes_on: bool) -> int:
     return MARKS.index(mark)
 
 
+@lru_cache(maxsize=100_000)
 def case_of(word: str) -> int:
     """The index in `CASES` of a written word."""
     letters = [c for c in word if c.isalpha()]

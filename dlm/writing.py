@@ -22,6 +22,7 @@ from dlm.tags import CASES, FULL_STOP, MARKS
 SHIPPED = Path(__file__).parent / "weights" / "writing"
 MOST_PIECES = 8  # of a word; what is longer is no word
 POSITIONS = 512  # of a stretch: BERT knows no more
+LAYERS = "encoder.encoder.layer."  # how names of the encoder's weights begin
 LOOK = 128  # width of the layer that reads a word's case
 
 
@@ -74,6 +75,7 @@ class WritingModel(nn.Module, HubModel):
         from transformers import BertConfig, BertModel
 
         super().__init__()
+        self.sizes = dict(encoder)
         self.pieces, self.forms, self.options = WordPieces(pieces.split("\n")), forms or {}, options or {}
         # Explicit attention: faster than the fused kernel on CPUs at these lengths.
         config = BertConfig(**{**encoder, "vocab_size": len(self.pieces), "attn_implementation": "eager"})
@@ -112,6 +114,25 @@ class WritingModel(nn.Module, HubModel):
         fields |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
         model = cls(fields, "\n".join(pieces), forms)
         model.encoder.load_state_dict(weights)
+        return model
+
+    def with_layers(self, layers: Sequence[int]) -> WritingModel:
+        """A model with these layers of its encoder, by number; where one is named twice, a deeper one.
+
+        Raises:
+            ValueError: there is no such layer.
+        """
+        count = len(self.encoder.encoder.layer)
+        if not layers or not all(0 <= number < count for number in layers):
+            raise ValueError(f"layers {list(layers)}: the encoder has {count}, numbered from 0")
+        pieces = "\n".join(self.pieces.pieces)
+        model = WritingModel({**self.sizes, "num_hidden_layers": len(layers)}, pieces, self.forms, self.options)
+        own = self.state_dict()
+        for name, value in model.state_dict().items():
+            if name.startswith(LAYERS):
+                number, rest = name.removeprefix(LAYERS).split(".", 1)
+                name = f"{LAYERS}{layers[int(number)]}.{rest}"
+            value.copy_(own[name])
         return model
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

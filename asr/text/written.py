@@ -41,6 +41,7 @@ class Piece:
         return any(mark in self.gap for mark in ENDS) and not title
 
 
+@lru_cache(maxsize=100_000)
 def plain(word: str) -> str:
     """A word in lower case, without accents and without quotes around it."""
     word = unicodedata.normalize("NFKD", word.replace("’", "'")).lower()

@@ -17,6 +17,7 @@ from dlm.tags import ENDS, FULL_STOP, Tagged, tagged, written_forms
 from dlm.writing import WordPieces, WritingModel, bert_pieces, collate, mark_before
 from recipes.data.batching import Batch
 from recipes.data.corpora import read_sentences
+from recipes.data.tagged_lines import TaggedLines
 from recipes.evaluation.written import writing
 from recipes.tasks.correction import read_pairs
 from recipes.training.optimisation import freeze
@@ -52,7 +53,9 @@ class Mishearing:
 
     def __call__(self, text: Tagged, rng: np.random.Generator) -> Tagged:
         """The text as it might be heard; a mark whose word is lost moves to the word before."""
-        rate = rng.uniform(*self.rate) if rng.random() < self.share else 0.0
+        if rng.random() >= self.share:
+            return text
+        rate = rng.uniform(*self.rate)
         hit, kinds = rng.random(len(text.words)) < rate, rng.random(len(text.words))
         result = Tagged([], [], [])
         for i, (word, mark, case) in enumerate(zip(text.words, text.marks, text.cases, strict=True)):
@@ -90,6 +93,7 @@ class WritingData:
         epoch_batches: batches in what the engine calls an epoch.
         mishearing: what happens to the words.
         validation_words: use only so many, from the start.
+        processes: tag the text before training starts.
     """
 
     texts: list[WrittenText]
@@ -99,19 +103,24 @@ class WritingData:
     epoch_batches: int = 500
     mishearing: Mishearing = field(default_factory=Mishearing)
     validation_words: int = 20_000
+    processes: int = 1
 
     def __post_init__(self):
-        self.sentences = [read_sentences(text.path) for text in self.texts]
+        texts = [read_sentences(text.path) for text in self.texts]
+        every = max(1, sum(map(len, texts)) // FORMS_FROM)
+        self.sample = [sentence for text in texts for sentence in text[::every]]
+        self.lines = [TaggedLines.of(text, self.processes) for text in texts]
 
     def plan(self, seed: int, epoch: int) -> list[Batch]:
         """Batches of (source, first sentence) pairs; the length of their stretches is drawn again while loading."""
         rng, batches = seeded(seed, epoch), []
         shares = np.array([text.share for text in self.texts]) / sum(text.share for text in self.texts)
+        counts = np.array([len(lines) for lines in self.lines])
         for number in range(self.epoch_batches):
             length = int(rng.choice(self.lengths))
             sources = rng.choice(len(shares), size=max(1, self.batch_words // length), p=shares)
-            items = tuple((int(s), int(rng.integers(len(self.sentences[s])))) for s in sources)
-            batches.append(Batch(items, (seed, epoch, number)))
+            items = zip(sources.tolist(), rng.integers(counts[sources]).tolist(), strict=True)
+            batches.append(Batch(tuple(items), (seed, epoch, number)))
         return batches
 
     def stretch(self, source: int, line: int, words: int, rng: np.random.Generator) -> tuple[Tagged, bool, bool, int]:
@@ -119,23 +128,17 @@ class WritingData:
 
         Half of the stretches begin with a sentence, the others inside one; half end with one where they can.
         """
-        sentences, text = self.sentences[source], Tagged([], [], [])
-        opens = rng.random() < 0.5
-        skipped = 0
-        while len(text.words) < words + skipped and line < len(sentences):
-            sentence = tagged(sentences[line])
-            if not text.words and not opens and len(sentence.words) > 1:
-                skipped = int(rng.integers(1, len(sentence.words)))
-            for whole, part in zip(vars(text).values(), vars(sentence).values(), strict=True):
-                whole += part
-            line += 1
-        before = text.marks[skipped - 1] if skipped else FULL_STOP
-        last = skipped + words
-        ends = [i + 1 for i in range(skipped + words // 3, min(last, len(text.words))) if text.marks[i] in ENDS]
+        lines, skipped = self.lines[source], 0
+        first, following = map(int, lines.starts[line : line + 2])
+        if rng.random() >= 0.5 and following - first > 1:
+            skipped = int(rng.integers(1, following - first))
+        first += skipped
+        text = lines[first : first + words]
+        ends = [i + 1 for i in range(words // 3, len(text.words)) if text.marks[i] in ENDS]
         closes = bool(ends) and rng.random() < 0.5
-        last = ends[-1] if closes else last
-        cut = Tagged(*(column[skipped:last] for column in vars(text).values()))
-        return cut, not skipped, closes, before
+        if closes:
+            text = Tagged(*(column[: ends[-1]] for column in vars(text).values()))
+        return text, not skipped, closes, int(lines.marks[first - 1]) if skipped else FULL_STOP
 
 
 @dataclass
@@ -191,6 +194,8 @@ class WritingTask:
         data: text and batching.
         rates: shares of the learning rate by part.
         frozen: parts that are not trained.
+        layers: of the encoder that training starts from, by number; one that is named twice begins as two alike.
+        dropout: of hidden states and attention.
         seed: seed of data order, noise and initial weights.
     """
 
@@ -200,6 +205,8 @@ class WritingTask:
         data: WritingData,
         rates: dict[str, float] | None = None,
         frozen: list[str] | None = None,
+        layers: list[int] | None = None,
+        dropout: float = 0.0,
         seed: int = 0,
     ):
         torch.manual_seed(seed)
@@ -207,9 +214,14 @@ class WritingTask:
         if isinstance(start, str):
             self.model = WritingModel.from_pretrained(start)
         else:
-            total = sum(map(len, data.sentences))
-            sample = [s for found in data.sentences for s in found[:: max(1, total // FORMS_FROM)]]
-            self.model = start.model(sample)
+            self.model = start.model(data.sample)
+        if layers:
+            self.model = self.model.with_layers(list(layers))
+        for module in self.model.encoder.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = dropout
+        if torch.cuda.is_available():
+            self.model.encoder.set_attn_implementation("sdpa")  # explicit attention, faster on a CPU, is slower there
         freeze(self.model, frozen)
 
     def train_batches(self, epoch: int, rank: int, world: int) -> list[Batch]:
