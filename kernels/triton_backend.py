@@ -12,7 +12,7 @@ from kernels.triton_kernels import dense, dense_kernel_grad, depthwise, depthwis
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 FRAMES = 16  # output frames of one depthwise program
 CHANNELS_PER_PROGRAM = 16  # channels over which one depthwise program sums the gradient of the attention
-PARTIAL_SUMS = 64  # programs that share the frames when the candidates' gradient is summed
+PROGRAMS = 4096  # that share the work when the candidates' gradient is summed: enough for a large GPU
 
 
 def forward(
@@ -126,7 +126,7 @@ def _launch_dense_kernel_grad(dy, x, attention, weight, stride, padding, groups)
     c_out, rows = weight.shape[1] // groups, batch * frames
     bo, bc = _tile(c_out, 16, 32), _tile(c_in, 16, 32)
     tiles = groups * triton.cdiv(c_out, bo) * triton.cdiv(c_in, bc) * kt * kf
-    rows_per_program = triton.cdiv(rows, PARTIAL_SUMS)
+    rows_per_program = triton.cdiv(rows, triton.cdiv(PROGRAMS, tiles))
     stretches = triton.cdiv(rows, rows_per_program)
     d_attention = x.new_empty(tiles, rows, k, dtype=torch.float32)
     d_weight = x.new_empty(stretches, *weight.shape, dtype=torch.float32)

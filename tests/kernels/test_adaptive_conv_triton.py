@@ -24,7 +24,7 @@ def device(monkeypatch) -> str:
     # Small blocks, so that small inputs need several.
     monkeypatch.setattr(triton_backend, "FRAMES", 4)
     monkeypatch.setattr(triton_backend, "CHANNELS_PER_PROGRAM", 2)
-    monkeypatch.setattr(triton_backend, "PARTIAL_SUMS", 2)
+    monkeypatch.setattr(triton_backend, "PROGRAMS", 2)
     return "cpu" if INTERPRETED else "cuda"
 
 
