@@ -4,9 +4,9 @@
     python -m recipes.benchmark adaptive_conv_gpu --seconds 30      # what is not begun by then is left out
 
 Layers of AdaptCRN as it trains on clips of 4 s, and denser ones. Medians in ms of `triton.testing.do_bench`, which
-flushes the L2 cache before each call: forward alone, and forward with all gradients. Candidates: unfold and einsum
+flushes the L2 cache before each call: forward alone, and forward with all gradients; frequent layers first. Candidates: unfold and einsum
 (`kernels.naive`), the same compiled, K parallel convolutions mixed afterwards, the plain convolution with one kernel,
-which is the floor, and ours. At last the whole network, forward with gradients, its layers by either.
+which is the floor, and ours. Between them the whole network, forward with gradients, its layers by either.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ def candidates(compiled: bool) -> dict[str, Callable]:
 
     found = {"unfold, einsum": unfold_einsum, "K convolutions": k_convolutions, PLAIN: plain, OURS: ours}
     if compiled:
+        torch.compiler.reset()  # it gives up on a function that it has compiled for too many shapes
         found[COMPILED] = torch.compile(unfold_einsum, dynamic=False)
     return found
 
@@ -132,10 +133,11 @@ def main(argv: list[str] | None = None) -> int:
 
     started, results = time.perf_counter(), []
     clock = partial(do_bench, warmup=5, rep=40, return_mode="median")
-    measures = [partial(measure_network, args.batch, FRAMES, "cuda", clock)]
-    chosen = [layer for layer in (ADAPTCRN[2], ADAPTCRN[7], ADAPTCRN[1], ADAPTCRN[3], *DENSE, *ADAPTCRN)]
-    for layer in dict.fromkeys(chosen):
-        measures.append(partial(measure_layer, layer, args.batch, FRAMES, "cuda", clock, not args.no_compile))
+    measures = [
+        partial(measure_layer, layer, args.batch, FRAMES, "cuda", clock, not args.no_compile)
+        for layer in dict.fromkeys((ADAPTCRN[2], ADAPTCRN[7], DENSE[0], *ADAPTCRN, *DENSE))
+    ]
+    measures.insert(3, partial(measure_network, args.batch, FRAMES, "cuda", clock))  # before the time is up
     print(f"torch {torch.__version__}, {torch.cuda.get_device_name()}, batch {args.batch}, {FRAMES} frames")
     for measure in measures:
         if time.perf_counter() - started > args.seconds:
