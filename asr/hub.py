@@ -44,8 +44,12 @@ class HubModel(PyTorchModelHubMixin):
             raise ValueError(f"{name}: holds no {cls.__name__} of ours, or a damaged one ({reason(error)})") from error
 
     def save_half(self, folder: str | Path) -> None:
-        """`save_pretrained` with the floating-point weights in half precision; loading restores float32."""
-        copy.deepcopy(self).half().save_pretrained(folder)
+        """`save_pretrained` with the floating-point weights in half precision; loading restores float32.
+
+        From a GPU by way of the CPU: cuDNN lets all weights of a GRU share one piece of memory, which safetensors
+        refuses to write.
+        """
+        copy.deepcopy(self).cpu().half().save_pretrained(folder)
 
     def save_eight_bits(self, folder: str | Path) -> None:
         """`save_pretrained` with the matrices in 8 bits (`asr.eight_bits`); loading restores float32."""

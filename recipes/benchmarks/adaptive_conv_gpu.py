@@ -4,9 +4,10 @@
     python -m recipes.benchmark adaptive_conv_gpu --seconds 30      # what is not begun by then is left out
 
 Layers of AdaptCRN as it trains on clips of 4 s, and denser ones. Medians in ms of `triton.testing.do_bench`, which
-flushes the L2 cache before each call: forward alone, and forward with all gradients; frequent layers first. Candidates: unfold and einsum
-(`kernels.naive`), the same compiled, K parallel convolutions mixed afterwards, the plain convolution with one kernel,
-which is the floor, and ours. Between them the whole network, forward with gradients, its layers by either.
+flushes the L2 cache before each call: forward alone, and forward with all gradients; frequent layers first. Candidates:
+unfold and einsum (`kernels.naive`), the same compiled, K parallel convolutions mixed afterwards, the plain convolution
+with one kernel, which is the floor, and ours. Between them the whole network, forward with gradients, its layers by
+either.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class TaggedLines:
         known: dict[str, int] = {}
         columns: tuple[list, ...] = ([], [], [], [])
         chunks = [sentences[first : first + LINES] for first in range(0, len(sentences), LINES)]
-        with get_context("fork").Pool(processes) if processes > 1 else nullcontext() as pool:
+        with get_context("spawn").Pool(processes) if processes > 1 else nullcontext() as pool:
             for words, *rest in pool.imap(_columns, chunks) if pool else map(_columns, chunks):
                 ids = (known.setdefault(word, len(known)) for word in words)
                 for column, values in zip(columns, (np.fromiter(ids, np.int32, len(words)), *rest), strict=True):

@@ -100,8 +100,11 @@ class WrittenBatches(SpeechBatches):
         return {"features": nn.utils.rnn.pad_sequence(features, batch_first=True), "lengths": lengths}
 
     def held_out(self, batch: int = 8) -> Iterator[tuple[dict[str, Tensor], list[str]]]:
-        """Batches of the validation store and their texts as they stand there, by length."""
+        """Batches of the validation store and their texts as they stand there, by length; what the encoder can take."""
         for indices in self.held_out_indices(batch):
+            indices = [i for i in indices if self.validation.examples[i].frames <= self.frames]
+            if not indices:
+                continue
             texts = [self.validation.examples[i].text for i in indices]
             yield self._heard([self.validation.features(i) for i in indices]), texts
 

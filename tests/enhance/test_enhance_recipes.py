@@ -235,3 +235,12 @@ def test_download_unpacks_and_does_not_repeat_itself(tmp_path, capsys):
         len(capsys.readouterr().err.strip().splitlines()[-1:]) == 1
         and list((tmp_path / "other").iterdir()) == []
     )
+
+
+@pytest.mark.gpu
+def test_weights_are_exported_from_a_gpu(tmp_path):
+    model = AdaptCRN(AdaptCRNConfig(num_kernels=2)).cuda()
+    model.enhance(torch.randn(1, 16_000, device="cuda"))
+    EnhanceTask.export(None, model, tmp_path / "model")  # cuDNN has put each GRU's weights into one piece of memory
+    loaded = load_enhancer(tmp_path / "model").state_dict()
+    assert all(torch.allclose(value.cpu(), loaded[name], atol=1e-3) for name, value in model.state_dict().items())

@@ -56,6 +56,15 @@ def data(root, *folders, **changes):
     return SpeechData(stores=stores, **{**options, **changes})
 
 
+def test_a_recording_too_long_for_the_encoder_is_not_validated_on(home, tmp_path):
+    features = [np.zeros((frames, 80), np.float32) for frames in (120, 5 * 10**5)]
+    examples = [{"id": f"{len(f)}", "text": "Well.", "speaker": "toy"} for f in features]
+    write_shard(tmp_path / "held", 0, examples, features, "whisper")
+    model = HybridModel.from_pretrained(home / "model")
+    batches = WrittenBatches(data(home, "train", validation=str(tmp_path / "held")), model, seed=0)
+    assert [batch["lengths"].tolist() for batch, _ in batches.held_out()] == [[120]]
+
+
 # -- where it starts ---------------------------------------------------------------------------------------
 
 
