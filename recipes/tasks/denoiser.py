@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from asr.ar.decoders import TwinDecoder
-from asr.ar.greedy import IGNORED, teacher_forced
+from asr.ar.greedy import teacher_forced
 from asr.audio.augment import seeded
 from asr.ctc.model import CTCModel
 from asr.dllm.canvas import Canvas, CanvasOptions, Draft, Layout, ctc_draft, lay_out, targets
@@ -23,6 +22,7 @@ from asr.dllm.network import Denoiser, DenoiserConfig
 from asr.parts import Listened
 from asr.score import error_counts
 from recipes.data.speech_data import SpeechBatches, SpeechData
+from recipes.training.token_loss import token_loss
 
 EPSILON = 1e-3  # least mask probability of the masked-diffusion loss (LLaDA, arXiv 2502.09992, Sec. 2.1)
 
@@ -184,7 +184,7 @@ class DenoiserTask(_SpeechTask):
         canvas = examples.canvas.to(device)
         speech = model.remember(heard.hidden, heard.lengths, heard.padded_posteriors())
         logits = model.denoise(canvas.tokens, speech, canvas.times, canvas.valid)
-        entropy = F.cross_entropy(logits.float().transpose(1, 2), examples.wanted.to(device), reduction="none")
+        entropy = token_loss(logits, examples.wanted.to(device), "none")
         masked, probability = examples.masked.to(device), examples.probability.to(device)
         loss = (entropy * masked / probability[:, None]).sum() / canvas.valid.sum()
         return loss, {"masked_entropy": float((entropy.detach() * masked).sum() / masked.sum())}
@@ -217,7 +217,7 @@ class TwinTask(_SpeechTask):
         device = heard.hidden.device
         inputs, wanted = teacher_forced(references(batch))
         logits = model.denoise(inputs.to(device), model.remember(heard.hidden, heard.lengths))
-        loss = F.cross_entropy(logits.float().transpose(1, 2), wanted.to(device), ignore_index=IGNORED)
+        loss = token_loss(logits, wanted.to(device))
         return loss, {}
 
     def decoder(self, model: Denoiser) -> TwinDecoder:

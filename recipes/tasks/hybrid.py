@@ -28,6 +28,7 @@ from recipes.data.corpora import read_sentences
 from recipes.data.speech_data import SpeechData
 from recipes.data.written_speech import WrittenBatches
 from recipes.training.optimisation import freeze
+from recipes.training.token_loss import token_loss
 
 COUNTED_SENTENCES = 500_000  # say well enough which tokens English needs
 
@@ -152,7 +153,7 @@ class HybridTask:
         if self.ctc == 1:
             return branch, logs
         logits = model.decoder(batch["inputs"], model.decoder.remember(hidden, frames))
-        decoder = F.cross_entropy(logits.float().transpose(1, 2), batch["wanted"], ignore_index=IGNORED)
+        decoder = token_loss(logits, batch["wanted"])
         logs["decoder"] = float(decoder.detach())
         return self.ctc * branch + (1 - self.ctc) * decoder, logs
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from asr.ar.decoders import TwinDecoder
+from asr.ar.greedy import IGNORED
 from asr.audio.augment import seeded
 from asr.ctc.beam import best_path
 from asr.ctc.model import ctc_loss
@@ -26,8 +26,8 @@ from asr.text.tokenizer import Tokenizer, normalise_text
 from recipes.data.shard_data import ShardData
 from recipes.data.table_data import TableData
 from recipes.tasks.denoiser import EPSILON
+from recipes.training.token_loss import token_loss
 
-IGNORED = -100  # target of a slot that nothing can be said about
 EVA_BATCHES = 8
 
 
@@ -173,7 +173,7 @@ class LargeDenoiserTask(_LargeTask):
         wanted = wanted.masked_fill(canvas.tokens != tokens.mask, IGNORED)
         speech = model.remember(heard.hidden, heard.lengths, cached=False)
         logits = model.denoise(canvas.tokens, speech, valid=canvas.valid)
-        entropy = F.cross_entropy(logits.float().transpose(1, 2), wanted, reduction="none", ignore_index=IGNORED)
+        entropy = token_loss(logits, wanted, "none")
         probability = torch.tensor([p for *_, p in rows], device=device)
         return (entropy / probability[:, None]).sum() / canvas.valid.sum()
 
@@ -212,7 +212,7 @@ class LargeTwinTask(_LargeTask):
         speech = model.remember(heard.hidden, heard.lengths, cached=False)
         logits = model.language_model.next_logits(tokens, valid, speech)
         wanted = tokens.masked_fill(~valid, IGNORED)
-        return F.cross_entropy(logits.float().transpose(1, 2), wanted, ignore_index=IGNORED)
+        return token_loss(logits, wanted)
 
     def decode(self, model: LargeASR, heard: Listened) -> list[list[int]]:
         return TwinDecoder(model, self.tokenizer)(heard).tokens

@@ -9,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from asr.ar.greedy import IGNORED
@@ -23,6 +22,7 @@ from asr.score import error_counts, normalised
 from recipes.data.canvases import Corruption, adopt, collated, examples
 from recipes.data.speech_data import SpeechData
 from recipes.data.written_speech import WrittenBatches
+from recipes.training.token_loss import token_loss
 
 EMPTY_WEIGHT = 0.5  # of a slot that stays empty, in the loss: most do
 
@@ -83,7 +83,7 @@ class SlotDenoiserTask:
         canvas, wanted = collated(rows)
         wanted = wanted.to(heard.hidden.device)
         logits = self._logits(denoiser, canvas, speech)
-        each = F.cross_entropy(logits.float().transpose(1, 2), wanted, ignore_index=IGNORED, reduction="none")
+        each = token_loss(logits, wanted, "none")
         is_token = (wanted != IGNORED) & (wanted != EMPTY)
         loss = (each * torch.where(is_token, 1.0, EMPTY_WEIGHT)).sum() / is_token.sum().clamp(min=1)
         right = logits.argmax(-1) == wanted
