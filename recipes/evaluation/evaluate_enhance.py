@@ -17,6 +17,7 @@ import multiprocessing
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -117,7 +118,7 @@ def measure_clips(
         workers: processes.
     """
     systems = {"noisy": _noisy, **enhanced_systems(enhanced), "clean": _clean}
-    scores = {name: _scores(clips, loader, tuple(metrics), workers) for name, loader in systems.items()}
+    scores = {name: _scores(name, clips, system, tuple(metrics), workers) for name, system in systems.items()}
     if wer and (recogniser := _recogniser()):
         _add_word_errors(scores, systems, clips, recogniser, _read_texts(texts))
     return {clip.id: {name: rows[i] for name, rows in scores.items()} for i, clip in enumerate(clips)}
@@ -195,14 +196,17 @@ def _clean(clip: Clip) -> tuple[np.ndarray, None]:
     return load(clip.clean), None
 
 
-def _scores(clips: list[Clip], system: System, metrics: tuple[str, ...], workers: int) -> list[dict[str, float]]:
+def _scores(
+    name: str, clips: list[Clip], system: System, metrics: tuple[str, ...], workers: int
+) -> list[dict[str, float]]:
     if not metrics:
         return [{} for _ in clips]
     jobs = [(clip, system, metrics) for clip in clips]
+    shown = partial(tqdm, desc=name, total=len(jobs), unit="clip", file=sys.stderr)
     if workers == 1:
-        return [_measure(job) for job in tqdm(jobs, unit="clip", file=sys.stderr)]
+        return list(shown(map(_measure, jobs)))
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        return list(tqdm(pool.imap(_measure, jobs), total=len(jobs), unit="clip", file=sys.stderr))
+        return list(shown(pool.imap(_measure, jobs)))
 
 
 def _measure(job: tuple[Clip, System, tuple[str, ...]]) -> dict[str, float]:
