@@ -63,7 +63,10 @@ def main(argv: list[str] | None = None) -> int:
 
     from asr.audio.io import atomic_path
 
-    weights = averaged(args.model, args.before, args.share)
+    try:
+        weights = averaged(args.model, args.before, args.share)
+    except (ValueError, FileNotFoundError) as error:
+        parser.error(str(error))
     shutil.copytree(args.model, args.out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(WEIGHTS))
     with atomic_path(Path(args.out) / WEIGHTS) as partial:
         save_file(weights, partial, {"format": "pt"})

@@ -1,5 +1,6 @@
 """Averages of models as a user makes them."""
 
+import pytest
 import torch
 
 from asr.loading import shipped
@@ -24,5 +25,6 @@ def test_the_average_lies_between_both_and_loads(tmp_path, capsys):
         ([*folders, "--share", "2"], "--share is 2.0"),
         ([folders[0], str(tmp_path / "none"), folders[2]], "has no model.safetensors"),
     ):
-        assert main(arguments) != 0
+        with pytest.raises(SystemExit):
+            main(arguments)
         assert said in capsys.readouterr().err
