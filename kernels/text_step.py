@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 ROOM = 64  # positions by which a text's memory grows
+SURE = 0.99  # probability among the frequent outputs from which the others are not looked at
 
 
 class Norm(NamedTuple):
@@ -124,9 +125,28 @@ def scores(x: np.ndarray, norm: Norm, output: Product) -> np.ndarray:
     return output(loops().normed(x, *norm))
 
 
-def likeliest(logits: np.ndarray, never: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The most probable output of each row of logits and its probability; those of `never` are none."""
-    return loops().likeliest(logits, never)
+def likeliest(
+    x: np.ndarray, norm: Norm, output: Product, never: np.ndarray, frequent: Product | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The most probable output for each of states x [rows, width] and its probability, both [rows].
+
+    The output layer of a large vocabulary is most of the weights of a step, and its rare outputs hardly ever matter:
+    where one of the frequent ones is nearly certain among them, it is taken, with that probability.
+
+    Args:
+        x, norm, output: as `scores` takes them.
+        never: outputs that are none.
+        frequent: the first rows of `output`, looked at first.
+    """
+    run = loops()
+    x = run.normed(x, *norm)
+    if frequent is None:
+        return run.likeliest(output(x), never)
+    best, sure = run.likeliest(frequent(x), never)
+    rows = np.flatnonzero(sure < SURE)
+    if len(rows):
+        best[rows], sure[rows] = run.likeliest(output(x[rows]), never)
+    return best, sure
 
 
 @cache

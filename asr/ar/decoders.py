@@ -32,13 +32,15 @@ class TwinDecoder:
     units: Tokenizer | None = None  # of the CTC branch; needed where the twin's tokens are others
     speculative: bool = False
 
+    def __post_init__(self):
+        self.twin.eval()  # once: asking every part takes as long as a word
+
     @property
     def vocabulary(self) -> Vocabulary:
         return getattr(self.twin, "tokens", None) or SharedTokens(self.units)
 
     @torch.inference_mode()
     def __call__(self, heard: Listened) -> Decoded:
-        self.twin.eval()
         if not self.speculative:
             return decode_greedily(self.twin, self.twin.remember(heard.hidden, heard.lengths))
         return Decoded.joined([self._verify(heard.row(i)) for i in range(len(heard.posteriors))])

@@ -20,7 +20,10 @@ MULTIPLY = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32.def
 
 
 def activation_levels() -> int:
-    """Steps from 0 to the largest activation; one bit less where products of 8 bits overflow in 16."""
+    """Steps from 0 to the largest activation, which is stored with as many and one added, so that it is not negative.
+
+    One bit less where the sum of two products overflows 16 bits: up to 127 times 127 it does not.
+    """
     return 127 if torch.cpu.get_capabilities().get("avx512_vnni") else 63
 
 
@@ -40,15 +43,23 @@ class Linear8(nn.Module):
         self.packed = torch.ops.quantized.linear_prepack(weight, None)
         biases = [layer.weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias for layer in layers]
         self.bias = torch.cat(biases).detach().float()  # no buffer: those are slow to look up, and these never move
-        self.step = 1 / activation_levels()
+        levels = activation_levels()
+        self.step, self.zero = 1 / levels, levels + 1
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., inputs] -> [..., outputs]."""
         x = x.detach()  # whole numbers have no gradient
         loudest = x.abs().amax(-1, keepdim=True)
         # A row of zeros gives 0/0, some whole number from it, and 0 times that.
-        y = MULTIPLY(x / loudest, self.step, 128, self.packed)
+        y = MULTIPLY(x / loudest, self.step, self.zero, self.packed)
         return torch.addcmul(self.bias, y, loudest, out=y)
+
+    def first(self, count: int) -> Linear8:
+        """A layer of its first outputs."""
+        weight, _ = torch.ops.quantized.linear_unpack(self.packed)
+        part = nn.Linear(weight.shape[1], count)
+        part.weight, part.bias = nn.Parameter(weight[:count].dequantize()), nn.Parameter(self.bias[:count])
+        return Linear8(part)
 
 
 class Conv8(nn.Module):

@@ -1,7 +1,7 @@
 """The text decoder in 8 bits, token by token on compiled loops (`kernels.text_step`): what writes on a CPU.
 
 It gives what `TextDecoder` with the layers of `asr.hybrid.linear8` gives, up to the order in which numbers in single
-precision are added, in less than half of the time. Loading the loops takes as long as some hundred tokens, so the first
+precision are added, in less than half of the time; only the likeliest token is mostly sought among the frequent ones. Loading the loops takes as long as some hundred tokens, so the first
 ones are left to that decoder, and so are whole texts, which it judges at once.
 """
 
@@ -21,6 +21,7 @@ from kernels import text_step
 from kernels.text_step import Layer, Norm, Product, Text
 
 PAYS_AFTER = 200  # tokens: 0.6 s to load the loops, 3 ms less for a token
+FREQUENT = 8192  # tokens, the first of a vocabulary, that greedy decoding looks at first where there are many more
 
 
 class TextSoFar:
@@ -54,14 +55,15 @@ class SteppingDecoder:
     Args:
         decoder: in 8 bits, on a CPU.
         pays_after: tokens that it writes itself before the loops take over.
+        frequent: tokens, the first of the vocabulary, that `likeliest` looks at first; of at most half of it.
     """
 
-    def __init__(self, decoder: TextDecoder, pays_after: int = PAYS_AFTER):
+    def __init__(self, decoder: TextDecoder, pays_after: int = PAYS_AFTER, frequent: int = FREQUENT):
         self.decoder, self.most_tokens = decoder, decoder.most_tokens
         self.tokens = getattr(decoder, "tokens", None)  # its vocabulary, in a recogniser
         self.remember, self.denoise = decoder.remember, decoder.denoise
-        self.left = pays_after
-        self._weights: tuple[list[Layer], Norm, Product] | None = None
+        self.left, self.frequent = pays_after, frequent
+        self._weights: tuple[list[Layer], Norm, Product, Product | None] | None = None
 
     def eval(self) -> SteppingDecoder:
         self.decoder.eval()
@@ -79,15 +81,8 @@ class SteppingDecoder:
         self.left -= tokens.numel()
         if cache.own is not None:
             return self.decoder.extend(tokens, speech, cache.own)
-        layers, norm, output = self.weights()
-        if cache.text is None:
-            heads, width = self.decoder.sizes.heads, self.decoder.sizes.width
-            cache.text = Text(len(layers), len(tokens), heads, width // heads)
-        x = self.decoder.embedded(tokens, cache.text.count).numpy()
-        keys, values = ([part.numpy() for part in parts] for parts in (speech.keys, speech.values))
-        x = text_step.write(x, cache.text, keys, values, speech.frames.numpy(), layers)[:, -tokens.shape[1] :]
-        logits = text_step.scores(x.reshape(-1, x.shape[-1]), norm, output)
-        return torch.from_numpy(logits).view(*tokens.shape, -1)
+        states = self._states(tokens, speech, cache)
+        return torch.from_numpy(text_step.scores(states, *self.weights()[1:3])).view(*tokens.shape, -1)
 
     def likeliest(
         self, tokens: Tensor, speech: SpeechMemory, cache: TextSoFar, never: tuple[int, ...]
@@ -101,19 +96,34 @@ class SteppingDecoder:
         Raises:
             ValueError: the text would be longer than the decoder takes.
         """
-        logits = self.extend(tokens, speech, cache)
         if cache.own is not None:
-            return likeliest(logits, never)
-        found = text_step.likeliest(logits.flatten(0, 1).numpy(), np.array(never))
+            return likeliest(self.extend(tokens, speech, cache), never)
+        self.left -= tokens.numel()
+        _, norm, output, frequent = self.weights()
+        found = text_step.likeliest(self._states(tokens, speech, cache), norm, output, np.array(never), frequent)
         return tuple(torch.from_numpy(part).view(tokens.shape) for part in found)
 
-    def weights(self) -> tuple[list[Layer], Norm, Product]:
-        """Of the layers, the last norm and the output layer, as the loops take them."""
+    def _states(self, tokens: Tensor, speech: SpeechMemory, cache: TextSoFar) -> np.ndarray:
+        """Of the last layer behind each of more tokens [batch, m], one after the other [batch * m, width]."""
+        layers = self.weights()[0]
+        if cache.text is None:
+            heads, width = self.decoder.sizes.heads, self.decoder.sizes.width
+            cache.text = Text(len(layers), len(tokens), heads, width // heads)
+        x = self.decoder.embedded(tokens, cache.text.count).numpy()
+        keys, values = ([part.numpy() for part in parts] for parts in (speech.keys, speech.values))
+        x = text_step.write(x, cache.text, keys, values, speech.frames.numpy(), layers)[:, -tokens.shape[1] :]
+        return x.reshape(-1, x.shape[-1])
+
+    def weights(self) -> tuple[list[Layer], Norm, Product, Product | None]:
+        """Of the layers, the last norm, the output layer and its frequent tokens, as the loops take them."""
         if self._weights is None:
-            decoder = self.decoder
+            decoder, embedding = self.decoder, self.decoder.embedding.weight.numpy()  # the output layer's weights, too
             layers = [layer_arrays(layer) for layer in decoder.layers]
-            output = replace(product_arrays(decoder.output), weight=decoder.embedding.weight.numpy())  # the same
-            self._weights = layers, norm_arrays(decoder.norm), output
+            output, frequent = replace(product_arrays(decoder.output), weight=embedding), None
+            if self.frequent and 2 * self.frequent <= len(embedding):
+                first = product_arrays(decoder.output.first(self.frequent))
+                frequent = replace(first, weight=embedding[: self.frequent])
+            self._weights = layers, norm_arrays(decoder.norm), output, frequent
         return self._weights
 
 

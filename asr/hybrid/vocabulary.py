@@ -1,4 +1,4 @@
-"""The decoder's vocabulary: the tokens of Whisper's that English needs, behind four special ones.
+"""The decoder's vocabulary: the tokens of Whisper's that English needs, behind four special ones, frequent ones first.
 
 Whisper's byte-level pairs are kept where they occur in a corpus, with all pairs that they are merged from, so the
 smaller vocabulary spells every text (rare words in more pieces) and a kept token keeps its embedding.
@@ -77,7 +77,7 @@ class WrittenTokenizer:
 
 
 def cut_vocabulary(whisper: str, sentences: Iterable[str], at_least: int = 2) -> tuple[WrittenTokenizer, list[int]]:
-    """The smaller vocabulary and Whisper's id of each of its tokens (-1 for the special ones).
+    """The smaller vocabulary, the most frequent tokens first, and Whisper's id of each of them (-1 for special ones).
 
     Args:
         whisper: JSON text of Whisper's `tokenizer.json`.
@@ -103,7 +103,7 @@ def cut_vocabulary(whisper: str, sentences: Iterable[str], at_least: int = 2) ->
         if token not in kept:
             kept.add(token)
             waiting += parents[token]
-    ordered = sorted(kept, key=vocabulary.__getitem__)
+    ordered = sorted(kept, key=lambda token: (-counts[token], vocabulary[token]))
     ids = {token: number for number, token in enumerate([*SPECIAL, *ordered])}
     backend = Backend(models.BPE(ids, [pair for pair in merges if "".join(pair) in kept]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -114,14 +114,41 @@ def test_a_text_has_room_for_any_length():
     assert text.keys.shape[1] == text.values.shape[1] == 3
 
 
-def test_the_likeliest_output_and_its_probability():
-    logits = 5 * torch.randn(3, 1000)
-    never = logits[1].argmax()
-    found, sure = text_step.likeliest(logits.numpy().copy(), np.array([0, int(never)]))
-    logits[:, [0, int(never)]] = -torch.inf
+@pytest.fixture
+def states():
+    """Rows of 1,000 states, what norms them and does nothing, and an output layer that gives them as they are."""
+    norm = Norm(np.ones(1000, np.float32), np.zeros(1000, np.float32))
+    x = F.layer_norm(torch.randn(3, 1000).pow(3), (1000,)).numpy()
+
+    def output(count: int):
+        return lambda x: x[:, :count].copy()
+
+    return x, norm, output
+
+
+def test_the_likeliest_output_and_its_probability(states):
+    x, norm, output = states
+    logits = torch.from_numpy(x.copy())
+    never = np.array([0, int(logits[1].argmax())])
+    found, sure = text_step.likeliest(x, norm, output(1000), never)
+    logits[:, never] = -torch.inf
     expected = logits.softmax(-1).max(-1)
     assert found.tolist() == expected.indices.tolist()
-    torch.testing.assert_close(torch.from_numpy(sure), expected.values, rtol=1e-5, atol=0)
+    torch.testing.assert_close(torch.from_numpy(sure), expected.values, rtol=1e-4, atol=0)
+
+
+def test_rare_outputs_count_only_where_no_frequent_one_is_nearly_certain(states):
+    x, norm, output = states
+    x[:] = 0
+    x[:, 700] = 10  # rare in all rows
+    x[0, 3] = x[1, 3] = 9  # frequent and nearly certain among its like; in the last row none is
+    x[1, 4] = 8.5  # but here there are two
+    never = np.array([0])
+    found, sure = text_step.likeliest(10 * x, norm, output(1000), never, output(100))
+    assert found.tolist() == [3, 700, 700] and sure[0] > text_step.SURE
+    whole, exact = text_step.likeliest(10 * x, norm, output(1000), never)
+    assert whole.tolist() == [700] * 3
+    np.testing.assert_allclose(sure[1:], exact[1:])
 
 
 def test_gelu_and_exponential_are_as_near_as_single_precision():

@@ -62,6 +62,17 @@ def test_texts_are_the_same_before_the_loops_take_over_and_behind(decoder, speec
 
 
 @torch.inference_mode()
+def test_looking_at_frequent_tokens_first_takes_only_sure_ones(decoder, speech):
+    """A decoder that was never trained is sure of nothing; one whose scores are far apart is."""
+    whole, first = SteppingDecoder(decoder, 0, frequent=0), SteppingDecoder(decoder, 0, frequent=8)
+    assert whole.weights()[3] is None and first.weights()[3] is not None
+    assert decode_greedily(first, speech).tokens == decode_greedily(whole, speech).tokens
+    first.weights()[3].scale[:] *= 1e5  # of what single positions are computed with
+    (tokens,) = decode_greedily(first, speech.rows(torch.tensor([0]))).tokens
+    assert tokens and max(tokens) < 8
+
+
+@torch.inference_mode()
 def test_a_verified_draft_gives_the_same_text(decoder, speech):
     one, stepping = speech.rows(torch.tensor([0])), SteppingDecoder(decoder, pays_after=0)
     (written,) = decode_greedily(stepping, one).tokens
