@@ -66,7 +66,8 @@ def metric_functions(names: Iterable[str] = INTRUSIVE) -> dict[str, Metric]:
 
 
 def dnsmos(estimate: np.ndarray) -> dict[str, float]:
-    """DNSMOS P.835 opinion scores 1 .. 5 of signal, background and overall quality (Reddy et al. 2022).
+    """DNSMOS opinion scores 1 .. 5: P.835's of signal, background and overall quality (Reddy et al. 2022), and P.808's
+    of another network (Reddy et al. 2021).
 
     Empty for no samples, which the package would repeat for ever to fill its window.
     """
@@ -75,4 +76,4 @@ def dnsmos(estimate: np.ndarray) -> dict[str, float]:
     if not len(estimate):
         return {}
     scores = package.run(np.clip(estimate, -1, 1), sr=SAMPLING_RATE)
-    return {f"dnsmos_{name}": float(scores[f"{name}_mos"]) for name in ("sig", "bak", "ovrl")}
+    return {f"dnsmos_{name}": float(scores[f"{name}_mos"]) for name in ("sig", "bak", "ovrl", "p808")}

@@ -1,8 +1,9 @@
 """The text decoder in 8 bits, token by token on compiled loops (`kernels.text_step`): what writes on a CPU.
 
 It gives what `TextDecoder` with the layers of `asr.hybrid.linear8` gives, up to the order in which numbers in single
-precision are added, in less than half of the time; only the likeliest token is mostly sought among the frequent ones. Loading the loops takes as long as some hundred tokens, so the first
-ones are left to that decoder, and so are whole texts, which it judges at once.
+precision are added, in less than half of the time; only the likeliest token is mostly sought among the frequent ones.
+Loading the loops takes as long as some hundred tokens, so the first ones are left to that decoder, and so are whole
+texts, which it judges at once.
 """
 
 from __future__ import annotations

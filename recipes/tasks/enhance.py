@@ -17,9 +17,12 @@ from enhance.metric_discriminator import MetricDiscriminator, check_metric, scal
 from enhance.mixing import Mixer, MixtureConfig, list_recordings
 from enhance.networks.bands import magnitude
 from enhance.networks.enhancer import Enhancer
+from enhance.opinion import BEST, Opinion
 from enhance.perceptual import disturbance
 from recipes.data.pairs import PairStore
 from recipes.evaluation.evaluate_enhance import find_clips, paired_files, spread
+
+JUDGED = 1  # estimates of a batch that DNSMOS hears
 
 
 @dataclass
@@ -130,6 +133,8 @@ class EnhanceTask:
         init: model folder or hub id of the same architecture whose weights start the training.
         metric: also train towards a metric; null leaves that out.
         perceptual: weight in the loss of what PESQ's model of hearing finds disturbed (`enhance.perceptual`).
+        opinion: weight in the loss of what DNSMOS misses of its best marks (`enhance.opinion`), which hears JUDGED
+            estimates of each batch: it costs as much as some seven of an enhancer's.
 
     Raises:
         ValueError, ImportError: a metric that is not known or not installed.
@@ -146,9 +151,11 @@ class EnhanceTask:
         init: str | None = None,
         metric: MetricTerm | None = None,
         perceptual: float = 0.0,
+        opinion: float = 0.0,
     ):
         torch.manual_seed(seed)
-        self.model, self.perceptual = create(model), perceptual
+        self.model, self.perceptual, self.opinion = create(model), perceptual, opinion
+        self.listener = Opinion() if opinion else None
         if init:
             self.model.load_state_dict(load_enhancer(init).state_dict())
         self.metric = metric
@@ -181,6 +188,10 @@ class EnhanceTask:
             if self.perceptual:
                 parts["disturbance"] = disturbance(wave, clean).mean()
                 loss = loss + self.perceptual * parts["disturbance"]
+            if self.listener:
+                opinions = self.listener.to(wave.device)(wave[:JUDGED]).mean(0)
+                loss = loss + self.opinion * (BEST - opinions).mean()
+                parts |= dict(zip(("signal", "background", "overall"), opinions, strict=True))
             if self.metric:
                 scores = scaled_scores(self.metric.metric, wave.detach(), clean)
                 magnitudes = (magnitude(s) ** COMPRESSION for s in (reference, estimate))

@@ -82,6 +82,23 @@ def test_a_perceptual_term_is_part_of_the_loss(pairs):
     assert float(more.detach()) == pytest.approx(float(loss.detach()) + 0.5 * parts["disturbance"], rel=1e-4)
 
 
+def test_what_a_listener_misses_is_part_of_the_loss(pairs, monkeypatch):
+    """A stand-in for DNSMOS, whose own network is heard in test_opinion.py."""
+    heard = []
+
+    class Listener(torch.nn.Module):
+        def forward(self, wave):
+            heard.append(wave.shape[0])
+            return torch.tensor([2.0, 3.0, 1.0]) + 0 * wave.sum(1, keepdim=True)
+
+    monkeypatch.setattr("recipes.tasks.enhance.Opinion", Listener)
+    plain, pleasing = (task(pairs, opinion=weight) for weight in (0.0, 0.5))
+    batch = plain.load(plain.train_batches(0, 0, 1)[0])
+    (loss, _), (more, parts) = (t.loss(t.model.train(), batch) for t in (plain, pleasing))
+    assert heard == [1] and (parts["signal"], parts["background"], parts["overall"]) == (2, 3, 1)
+    assert float(more.detach()) == pytest.approx(float(loss.detach()) + 0.5 * (5 - 2), rel=1e-4)
+
+
 def test_training_lowers_the_loss(pairs):
     trained = task(pairs)
     batch = trained.load(trained.train_batches(0, 0, 1)[0])
