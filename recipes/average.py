@@ -67,9 +67,9 @@ def main(argv: list[str] | None = None) -> int:
         weights = averaged(args.model, args.before, args.share)
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
-    shutil.copytree(args.model, args.out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(WEIGHTS))
-    with atomic_path(Path(args.out) / WEIGHTS) as partial:
+    with atomic_path(Path(args.out) / WEIGHTS) as partial:  # first: a folder is a model by its configuration
         save_file(weights, partial, {"format": "pt"})
+    shutil.copytree(args.model, args.out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(WEIGHTS))
     return 0
 
 

@@ -17,6 +17,7 @@ FRAME_HOP = 160  # samples: 10 ms
 FRAME_LENGTH = 400  # samples: 25 ms
 FFT_SIZE = 512
 LOG_FLOOR = 1e-6  # below the noise of 16-bit audio, so digital silence stays finite
+WHISPER_RANGE = 8.0  # powers of ten below the loudest value that Whisper's features keep
 
 
 @lru_cache(maxsize=64)
@@ -83,7 +84,7 @@ def whisper_log_mel(wave: Tensor, num_mels: int = 80) -> Tensor:
     spectrum = spectrum[..., :-1] if spectrum.shape[-1] > 1 else spectrum
     power = spectrum.real.square() + spectrum.imag.square()
     mel = (power.transpose(-1, -2) @ _whisper_filters(num_mels).to(wave.device)).clamp(min=1e-10).log10()
-    return (torch.maximum(mel, mel.amax((-2, -1), keepdim=True) - 8.0) + 4.0) / 4.0
+    return (torch.maximum(mel, mel.amax((-2, -1), keepdim=True) - WHISPER_RANGE) + 4.0) / 4.0
 
 
 def normalise(features: Tensor) -> Tensor:

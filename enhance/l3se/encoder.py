@@ -18,6 +18,7 @@ from enhance.l3se.backbone import Backbone, WeightedSum, make_backbone
 from enhance.l3se.part import Part
 
 HEADS = ("acoustic", "semantic")
+LEAST = -6.0  # logit that a state starts from whose share was next to none: from less, no gradient would reach it
 DISTANCES = {
     "mse": lambda estimate, target: F.mse_loss(estimate, target),
     "l1": lambda estimate, target: F.l1_loss(estimate, target),
@@ -50,7 +51,7 @@ class NIEncoder(Part):
 
     @classmethod
     def from_teachers(cls, backbone: Backbone, teachers: dict[str, nn.Module]) -> NIEncoder:
-        """Weights of the backbone and of the teachers' aggregation: on clean speech it starts where they are.
+        """Weights of the backbone and of the teachers' aggregation: on clean speech it starts next to where they are.
 
         Args:
             teachers: those to learn from (`WavCodec`, `WavS2T`) by the name of the head.
@@ -59,6 +60,7 @@ class NIEncoder(Part):
         encoder.backbone.load_state_dict(backbone.state_dict())
         for name, teacher in teachers.items():
             encoder.heads[name].load_state_dict(copy.deepcopy(teacher.aggregate.state_dict()))
+            encoder.heads[name].logits.data.clamp_(min=LEAST)
         return encoder
 
     @property

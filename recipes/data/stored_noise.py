@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from asr.audio.features import WHISPER_RANGE
 from recipes.data.store import FeatureStore
-
-RANGE = 8.0  # powers of ten below the loudest value that Whisper's features keep (`asr.audio.features`)
 
 
 @dataclass
@@ -44,7 +43,7 @@ class StoredNoise:
         speech, added = powers(features), powers(noise)
         gain = speech.mean() / added.mean() / 10 ** (rng.uniform(*self.snr_db) / 10)
         loudness = (speech + gain * added).log10()
-        return (loudness.clamp(min=loudness.max() - RANGE) + 4) / 4
+        return (loudness.clamp(min=loudness.max() - WHISPER_RANGE) + 4) / 4
 
 
 def powers(features: Tensor) -> Tensor:

@@ -374,7 +374,10 @@ def test_the_branch_of_a_recogniser_teaches_without_training():
         expected = greedy(*model(*model.features([wave[0]]))[2:], model.units)[0].text
     assert teacher.transcribe(states, frames) == [expected] and len(expected.split()) > 8
     student = NIEncoder.from_teachers(backbone, {"semantic": teacher}).eval()
-    torch.testing.assert_close(student(wave)[0]["semantic"], said, atol=1e-4, rtol=1e-4)
+    answer = student(wave)[0]["semantic"]
+    assert torch.nn.functional.cosine_similarity(answer, said, dim=-1).min() > 0.99
+    answer.square().sum().backward()
+    assert student.heads["semantic"].logits.grad.abs().min() > 1e-3  # states that the teacher never hears as well
 
 
 def test_a_branch_on_the_last_states_alone_teaches_too():
