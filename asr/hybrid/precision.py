@@ -67,9 +67,10 @@ def in_type(part: nn.Module, compute_type: str) -> nn.Module:
 
 
 def best_on_cpu() -> str:
-    """int8 where the processor has vectors for it, since it won there whenever the processor was free; else the fastest.
+    """int8 where the processor has vectors for it: it won there whenever the processor was free. Else the fastest.
 
-    With AVX2 alone a recogniser takes 0.4 times what it takes in float32, with AVX-512 less. A busy processor is no judge: two programs must not write different texts because one was timed at a bad moment.
+    With AVX2 alone a recogniser takes 0.4 times what it takes in float32, with AVX-512 less.
+    A busy processor is no judge: two programs must not write different texts because one was timed at a bad moment.
     """
     has = torch.cpu.get_capabilities()
     return "int8" if any(has.get(name) for name in PRODUCTS_OF_8_BITS) else fastest(COMPUTE_TYPES[1:])
