@@ -5,7 +5,7 @@ does. What is measured beside the noisy files is one system or several: our mode
 people's enhancers (recipes/evaluation/enhance_systems.py). Files are compared at 16 kHz. Where a `mixture.tsv` or
 `log_testset.txt` gives the signal-to-noise ratios, there is a line for each of them.
 
-Metrics: SI-SNR (dB), wide-band PESQ, STOI, extended STOI, DNSMOS (P.835: signal, background, overall; P.808) and the word
+Metrics: SI-SNR (dB), wide-band PESQ, STOI, extended STOI, DNSMOS (signal, background, overall, P.808) and the word
 error rate of the project's own recogniser: against the texts of a table, else against what it hears in the clean
 file (dWER). `rtf` is processor time over duration, for systems that compute.
 """
