@@ -8,15 +8,13 @@ Source: MetricGAN (Fu et al., ICML 2019); the network follows CMGAN's (Cao et al
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils.parametrizations import spectral_norm
 
-from enhance.metrics import PACKAGES, dnsmos, pesq
+from enhance.metrics import PACKAGES, dnsmos, pesq, require
 
 METRICS = ("pesq", "dnsmos")
 WIDTHS = (8, 16, 32, 32)
@@ -64,8 +62,7 @@ def check_metric(metric: str) -> None:
     """Raises ValueError: an unknown metric; ImportError: its package is not installed."""
     if metric not in METRICS:
         raise ValueError(f"metric is {metric!r}; a discriminator can learn {' or '.join(METRICS)}")
-    if find_spec(PACKAGES[metric]) is None:
-        raise ImportError(f"metric {metric} needs the package {PACKAGES[metric]}: pip install {PACKAGES[metric]}")
+    require(f"metric {metric}", PACKAGES[metric])
 
 
 def scaled_scores(metric: str, estimates: Tensor, references: Tensor) -> Tensor:

@@ -19,6 +19,13 @@ PACKAGES = {"pesq": "pesq", "stoi": "pystoi", "estoi": "pystoi", "dnsmos": "spee
 Metric = Callable[[np.ndarray, np.ndarray], float]
 
 
+def require(purpose: str, *packages: str) -> None:
+    """Raises ImportError: a package is not installed."""
+    for package in packages:
+        if find_spec(package) is None:
+            raise ImportError(f"{purpose} needs the package {package}: pip install {package}")
+
+
 def si_snr(estimate: np.ndarray, reference: np.ndarray) -> float:
     """Scale-invariant signal-to-noise ratio in dB (Le Roux et al. 2019)."""
     import torch

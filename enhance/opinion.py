@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from enhance.metrics import require
+
 BEST = 5.0
 WINDOW, HOP = 320, 160  # samples at 16 kHz
 FLOOR = 1e-12  # least power
@@ -41,9 +43,7 @@ class Opinion(nn.Module):
 
     def __init__(self):
         super().__init__()
-        for package in ("speechmos", "onnx"):
-            if find_spec(package) is None:
-                raise ImportError(f"training towards DNSMOS needs the package {package}: pip install {package}")
+        require("training towards DNSMOS", "speechmos", "onnx")
         weights = _weights(Path(find_spec("speechmos").origin).parent / "dnsmos_models" / "sig_bak_ovr.onnx")
         waves = [weights[f"time2freq/stft-{part}/kernel:0"] for part in ("real", "imag")]  # [bins, samples, 1]
         self.register_buffer("waves", torch.cat(waves).transpose(1, 2))

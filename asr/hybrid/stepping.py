@@ -56,7 +56,7 @@ class SteppingDecoder:
     Args:
         decoder: in 8 bits, on a CPU.
         pays_after: tokens that it writes itself before the loops take over.
-        frequent: tokens, the first of the vocabulary, that `likeliest` looks at first; of at most half of it.
+        frequent: tokens, the first of the vocabulary, that `likeliest` looks at first; 0 or over half of it: at all.
     """
 
     def __init__(self, decoder: TextDecoder, pays_after: int = PAYS_AFTER, frequent: int = FREQUENT):
@@ -79,8 +79,8 @@ class SteppingDecoder:
         Raises:
             ValueError: the text would be longer than the decoder takes.
         """
-        self.left -= tokens.numel()
         if cache.own is not None:
+            self.left -= tokens.numel()
             return self.decoder.extend(tokens, speech, cache.own)
         states = self._states(tokens, speech, cache)
         return torch.from_numpy(text_step.scores(states, *self.weights()[1:3])).view(*tokens.shape, -1)
@@ -99,7 +99,6 @@ class SteppingDecoder:
         """
         if cache.own is not None:
             return likeliest(self.extend(tokens, speech, cache), never)
-        self.left -= tokens.numel()
         _, norm, output, frequent = self.weights()
         found = text_step.likeliest(self._states(tokens, speech, cache), norm, output, np.array(never), frequent)
         return tuple(torch.from_numpy(part).view(tokens.shape) for part in found)

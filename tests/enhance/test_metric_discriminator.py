@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 import torch
 
-from enhance import metric_discriminator
 from enhance.metric_discriminator import MetricDiscriminator, check_metric, scaled_scores
 
 
@@ -52,6 +51,6 @@ def test_scores_are_scaled_and_undefined_for_silence(hum):
 def test_unknown_and_missing_metrics_are_named(monkeypatch):
     with pytest.raises(ValueError, match="pesq or dnsmos"):
         check_metric("stoi")
-    monkeypatch.setattr(metric_discriminator, "find_spec", lambda _: None)
+    monkeypatch.setattr("enhance.metrics.find_spec", lambda _: None)
     with pytest.raises(ImportError, match="pip install pesq"):
         check_metric("pesq")

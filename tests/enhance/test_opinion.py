@@ -51,6 +51,6 @@ def test_silence_has_a_finite_gradient(opinion):
 
 
 def test_a_missing_package_is_named(monkeypatch):
-    monkeypatch.setattr("enhance.opinion.find_spec", lambda name: None)
+    monkeypatch.setattr("enhance.metrics.find_spec", lambda name: None)
     with pytest.raises(ImportError, match="pip install speechmos"):
         Opinion()

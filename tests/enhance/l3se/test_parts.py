@@ -19,7 +19,7 @@ from enhance.l3se.backbone import (
 from enhance.l3se.codec import WavCodec
 from enhance.l3se.corruption import Corrupter, CorruptionConfig, limit_band, lose_packets, reverberate
 from enhance.l3se.discriminators import Discriminators, MelLoss
-from enhance.l3se.encoder import NIEncoder, distillation_loss, similarities
+from enhance.l3se.encoder import LEAST, NIEncoder, distillation_loss, similarities
 from enhance.l3se.language_model import TokenLM, prefix_mask
 from enhance.l3se.semantic import semantic_teacher
 
@@ -376,6 +376,8 @@ def test_the_branch_of_a_recogniser_teaches_without_training():
     student = NIEncoder.from_teachers(backbone, {"semantic": teacher}).eval()
     answer = student(wave)[0]["semantic"]
     assert torch.nn.functional.cosine_similarity(answer, said, dim=-1).min() > 0.99
+    teacher.aggregate.logits.data.clamp_(min=LEAST)
+    torch.testing.assert_close(answer, teacher.represent(states), atol=1e-4, rtol=1e-4)
     answer.square().sum().backward()
     assert student.heads["semantic"].logits.grad.abs().min() > 1e-3  # states that the teacher never hears as well
 
