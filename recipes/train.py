@@ -55,7 +55,7 @@ def train(config: DictConfig) -> None:
         trainer.fit()
     except (UsageError, hydra.errors.InstantiationException) as error:
         cause = error.__cause__ if isinstance(error, hydra.errors.InstantiationException) else error
-        if not isinstance(cause, (ValueError, OSError)):
+        if not isinstance(cause, (ValueError, OSError, ImportError)):  # what a user can mend
             raise
         complain(f"recipes.train: {reason(cause)}")
         sys.exit(2)
